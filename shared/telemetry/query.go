@@ -1,0 +1,143 @@
+package telemetry
+
+import (
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// LogFilter chooses log entries. A zero field chooses all; a list chooses any
+// of its members; fields are combined by "and".
+type LogFilter struct {
+	Sessions []SessionID `json:"sessionId,omitempty"`
+	Agents   []AgentID   `json:"agentId,omitempty"`
+	Users    []UserID    `json:"userId,omitempty"`
+	Levels   []Level     `json:"level,omitempty"` // exact (contract.md); the API turns minLevel into a list
+	Sources  []LogSource `json:"source,omitempty"`
+	Provider []Provider  `json:"provider,omitempty"`
+	Nodes    []NodeID    `json:"nodeId,omitempty"`
+	Sandbox  []SandboxID `json:"sandboxId,omitempty"`
+	Streams  []Stream    `json:"stream,omitempty"`
+	Traces   []TraceID   `json:"traceId,omitempty"`
+	Spans    []SpanID    `json:"spanId,omitempty"`
+	Search   string      `json:"search,omitempty"` // part of the message, case ignored
+}
+
+// MatchOrigin reports whether lines of this origin can match. It looks at
+// everything that is the same for all lines of one origin on one node, so a
+// reader asks it once per origin and not once per line.
+func (f *LogFilter) MatchOrigin(o *Origin, node NodeID) bool {
+	return anyOf(f.Sessions, o.Session) && anyOf(f.Agents, o.Agent) && anyOf(f.Users, o.User) &&
+		anyOf(f.Sources, o.Source) && anyOf(f.Provider, o.Provider) && anyOf(f.Sandbox, o.Sandbox) &&
+		anyOf(f.Streams, o.Stream) && anyOf(f.Nodes, node)
+}
+
+// FiltersOrigins reports whether MatchOrigin can ever say no.
+func (f *LogFilter) FiltersOrigins() bool {
+	return len(f.Sessions)+len(f.Agents)+len(f.Users)+len(f.Sources)+len(f.Provider)+len(f.Sandbox)+len(f.Streams)+len(f.Nodes) > 0
+}
+
+// MatchLevel reports whether the level is among those asked for.
+func (f *LogFilter) MatchLevel(l Level) bool { return anyOf(f.Levels, l) }
+
+// Match reports whether the entry matches: the plain definition that every
+// faster reader is tested against.
+func (f *LogFilter) Match(e *LogEntry) bool {
+	return f.MatchOrigin(&e.Origin, e.Node) && f.MatchLevel(e.Level) &&
+		anyOf(f.Traces, e.Trace) && anyOf(f.Spans, e.Span) && ContainsFold(e.Message, f.Search)
+}
+
+// MatchGap reports whether a gap belongs in an answer to this filter: a gap of
+// another sandbox does not, one of a whole node or organisation always does,
+// and nobody knows the text or level of what is missing.
+func (f *LogFilter) MatchGap(g *Gap) bool {
+	return (g.Agent == "" || anyOf(f.Agents, g.Agent)) && (g.Session == "" || anyOf(f.Sessions, g.Session)) &&
+		(g.Sandbox == "" || anyOf(f.Sandbox, g.Sandbox)) && (g.Node == "" || anyOf(f.Nodes, g.Node))
+}
+
+func anyOf[T comparable](list []T, v T) bool { return len(list) == 0 || slices.Contains(list, v) }
+
+// ContainsFold reports whether s contains part, both folded by FoldText. It is
+// the plain definition of text search; an empty part is in every text.
+func ContainsFold(s, part string) bool {
+	return part == "" || strings.Contains(FoldText(s), FoldText(part))
+}
+
+// FoldText folds case for text search: ASCII letters by table, others by
+// Unicode lower case, invalid UTF-8 kept as it is.
+func FoldText(s string) string {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return strings.ToLower(strings.ToUpper(s))
+		}
+	}
+	return strings.ToLower(s)
+}
+
+// Order of a page.
+type Order uint8
+
+// The orders.
+const (
+	NewestFirst Order = iota
+	OldestFirst
+)
+
+var orders = words[Order]{kind: "order", names: []string{"desc", "asc"}}
+
+func (o Order) String() string                { return orders.name(o) }
+func (o Order) MarshalText() ([]byte, error)  { return orders.marshal(o) }
+func (o *Order) UnmarshalText(b []byte) error { return orders.unmarshal(b, o) }
+
+// ParseOrder reads "desc" or "asc".
+func ParseOrder(s string) (Order, error) { return orders.parse(s) }
+
+// Limits of a page of logs.
+const (
+	DefaultLimit = 100
+	MaxLimit     = 1000
+	MaxOffset    = 10_000
+	MaxSearch    = 512 // bytes
+)
+
+// LogKey is the place of an entry in the order of a page: unique in its
+// scope, later timestamps later, lines of one stream in source order.
+type LogKey struct {
+	Timestamp time.Time
+	Position  int64
+}
+
+// Compare orders keys, oldest first.
+func (k LogKey) Compare(o LogKey) int {
+	if c := k.Timestamp.Compare(o.Timestamp); c != 0 {
+		return c
+	}
+	switch {
+	case k.Position < o.Position:
+		return -1
+	case k.Position > o.Position:
+		return 1
+	}
+	return 0
+}
+
+// LogQuery asks for one page of logs.
+type LogQuery struct {
+	LogFilter
+	Since  time.Time // inclusive; zero: no bound
+	Until  time.Time // exclusive; zero: no bound
+	Order  Order
+	Limit  int     // 1…MaxLimit
+	Offset int     // 0…MaxOffset
+	After  *LogKey // the last key of the page before, or nil
+}
+
+// LogPage answers a LogQuery.
+type LogPage struct {
+	Entries []LogEntry
+	Gaps    []Gap // gaps observed within the query's time bounds, in stream order, at most MaxLimit
+	Total   int64 // exact number of entries that match, whatever limit, offset and After say
+	More    bool  // further pages follow
+	Stream  int64 // the organisation's stream counter at this snapshot: a stream resumed after it misses nothing
+}

@@ -1,0 +1,274 @@
+package wire
+
+import (
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// FrameToWire converts a frame; the body is shared, not copied.
+func FrameToWire(f *frame.Frame) *Frame {
+	return &Frame{
+		Organisation: string(f.Org), Test: f.Env == telemetry.Test, Lane: LaneToWire(f.Lane), Class: Class(f.Class) + 1,
+		Epoch: f.Epoch, First: f.First, Count: f.Count, Tombstone: f.Tombstone, Body: f.Body,
+	}
+}
+
+// FrameFromWire converts and checks a frame's header; the body is shared and
+// not looked into.
+func FrameFromWire(p *Frame) (frame.Frame, error) {
+	lane, err := LaneFromWire(p.GetLane())
+	if err != nil {
+		return frame.Frame{}, err
+	}
+	f := frame.Frame{Body: p.GetBody(), Header: frame.Header{
+		Org: telemetry.OrgID(p.GetOrganisation()), Lane: lane, Class: telemetry.Class(p.GetClass() - 1), //nolint:gosec // checked below
+		Epoch: p.GetEpoch(), First: p.GetFirst(), Count: p.GetCount(), Tombstone: p.GetTombstone(),
+	}}
+	if p.GetTest() {
+		f.Env = telemetry.Test
+	}
+	switch {
+	case p.GetClass() < Class_CLASS_BULK || p.GetClass() > Class_CLASS_IMPORTANT:
+		return f, fmt.Errorf("frame of unknown class %d", p.GetClass())
+	case f.Epoch == 0 || f.First == 0 || f.Count == 0 || f.First > maxSeq-uint64(f.Count):
+		return f, fmt.Errorf("frame of epoch %d says first %d and count %d", f.Epoch, f.First, f.Count)
+	case f.Count > frame.MaxCount && !f.Tombstone:
+		return f, fmt.Errorf("frame of %d records: at most %d are taken", f.Count, frame.MaxCount)
+	case len(f.Body) > frame.MaxBody:
+		return f, fmt.Errorf("frame of %d bytes: at most %d are taken", len(f.Body), frame.MaxBody)
+	}
+	if f.Org != "" {
+		if err := telemetry.CheckID(string(f.Org)); err != nil {
+			return f, fmt.Errorf("frame's organisation %w", err)
+		}
+	}
+	return f, nil
+}
+
+// maxSeq keeps sequences within 40 bits, as log ids hold them.
+const maxSeq = 1<<40 - 1
+
+// LaneToWire converts a lane.
+func LaneToWire(l telemetry.Lane) Lane { return Lane(l) + 1 }
+
+// LaneFromWire converts a lane.
+func LaneFromWire(l Lane) (telemetry.Lane, error) {
+	if l < Lane_LANE_LOGS || l > Lane_LANE_EVENTS {
+		return 0, fmt.Errorf("unknown lane %d", l)
+	}
+	return telemetry.Lane(l - 1), nil //nolint:gosec // checked above
+}
+
+// Limits of records in the events lane.
+const (
+	maxText       = 1024 // bytes of a reason, detail or attribute
+	maxAttributes = 32
+)
+
+// EncodeRecords makes the body of a frame of the events lane: events first,
+// then gaps.
+func EncodeRecords(events []telemetry.Event, gaps []telemetry.Gap) ([]byte, error) {
+	r := &Records{Records: make([]*Record, 0, len(events)+len(gaps))}
+	for i := range events {
+		r.Records = append(r.Records, &Record{Record: &Record_Event{Event: eventToWire(&events[i])}})
+	}
+	for i := range gaps {
+		r.Records = append(r.Records, &Record{Record: &Record_Gap{Gap: gapToWire(&gaps[i])}})
+	}
+	b, err := proto.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode records: %w", err)
+	}
+	return b, nil
+}
+
+// DecodeRecords reads the body of a frame of the events lane and checks every
+// field of it. A record of a kind that this release does not know is counted
+// in unknown: the node is newer.
+func DecodeRecords(b []byte) (events []telemetry.Event, gaps []telemetry.Gap, unknown int, err error) {
+	var r Records
+	if err := proto.Unmarshal(b, &r); err != nil {
+		return nil, nil, 0, fmt.Errorf("decode records: %w", err)
+	}
+	if len(r.GetRecords()) > frame.MaxCount {
+		return nil, nil, 0, fmt.Errorf("%d records in one frame: at most %d are taken", len(r.GetRecords()), frame.MaxCount)
+	}
+	for i, rec := range r.GetRecords() {
+		switch v := rec.GetRecord().(type) {
+		case *Record_Event:
+			e, err := eventFromWire(v.Event)
+			if err != nil {
+				return nil, nil, 0, fmt.Errorf("record %d: event: %w", i, err)
+			}
+			events = append(events, e)
+		case *Record_Gap:
+			g, err := gapFromWire(v.Gap)
+			if err != nil {
+				return nil, nil, 0, fmt.Errorf("record %d: gap: %w", i, err)
+			}
+			gaps = append(gaps, g)
+		default:
+			unknown++
+		}
+	}
+	return events, gaps, unknown, nil
+}
+
+func eventToWire(e *telemetry.Event) *Event {
+	p := &Event{
+		Type: string(e.Type), Timestamp: timeToWire(e.Timestamp), Origin: originToWire(&e.Origin),
+		Reason: e.Reason, Inferred: e.Inferred, Attributes: e.Attributes,
+	}
+	if e.ExitCode != nil {
+		code := int32(*e.ExitCode) //nolint:gosec // exit codes are small
+		p.ExitCode = &code
+	}
+	return p
+}
+
+func eventFromWire(p *Event) (telemetry.Event, error) {
+	e := telemetry.Event{Type: telemetry.EventType(p.GetType()), Timestamp: timeFromWire(p.GetTimestamp()), Reason: p.GetReason(), Inferred: p.GetInferred()}
+	if p.ExitCode != nil {
+		code := int(p.GetExitCode())
+		e.ExitCode = &code
+	}
+	if err := telemetry.CheckID(p.GetType()); err != nil {
+		return e, fmt.Errorf("type %w", err)
+	}
+	if e.Timestamp.IsZero() {
+		return e, fmt.Errorf("%s without a time", e.Type)
+	}
+	var err error
+	if e.Origin, err = originFromWire(p.GetOrigin()); err != nil {
+		return e, err
+	}
+	if err := checkText("reason", p.GetReason()); err != nil {
+		return e, err
+	}
+	if len(p.GetAttributes()) > maxAttributes {
+		return e, fmt.Errorf("%d attributes: at most %d are taken", len(p.GetAttributes()), maxAttributes)
+	}
+	for k, v := range p.GetAttributes() {
+		if err := checkText("attribute", k); err != nil {
+			return e, err
+		}
+		if err := checkText("attribute", v); err != nil {
+			return e, err
+		}
+	}
+	e.Attributes = p.GetAttributes()
+	return e, nil
+}
+
+func gapToWire(g *telemetry.Gap) *Gap {
+	return &Gap{
+		Reason: string(g.Reason), Count: g.Count, Bytes: g.Bytes, Since: timeToWire(g.Since), Until: timeToWire(g.Until),
+		FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Agent: string(g.Agent), Session: string(g.Session), Sandbox: string(g.Sandbox), Detail: g.Detail,
+	}
+}
+
+func gapFromWire(p *Gap) (telemetry.Gap, error) {
+	g := telemetry.Gap{
+		Reason: telemetry.GapReason(p.GetReason()), Count: p.GetCount(), Bytes: p.GetBytes(), Since: timeFromWire(p.GetSince()), Until: timeFromWire(p.GetUntil()),
+		FirstSeq: p.GetFirstSeq(), LastSeq: p.GetLastSeq(), Agent: telemetry.AgentID(p.GetAgent()), Session: telemetry.SessionID(p.GetSession()),
+		Sandbox: telemetry.SandboxID(p.GetSandbox()), Detail: p.GetDetail(),
+	}
+	if err := telemetry.CheckID(p.GetReason()); err != nil {
+		return g, fmt.Errorf("reason %w", err)
+	}
+	if g.Count < telemetry.GapUnknownCount || g.Bytes < 0 {
+		return g, fmt.Errorf("count %d and bytes %d", g.Count, g.Bytes)
+	}
+	for name, id := range map[string]string{"agent": p.GetAgent(), "session": p.GetSession(), "sandbox": p.GetSandbox()} {
+		if err := checkOptionalID(name, id); err != nil {
+			return g, err
+		}
+	}
+	return g, checkText("detail", g.Detail)
+}
+
+func originToWire(o *telemetry.Origin) *Origin {
+	return &Origin{
+		Agent: string(o.Agent), Session: string(o.Session), User: string(o.User), Sandbox: string(o.Sandbox),
+		Provider: uint32(o.Provider), Stream: uint32(o.Stream), Source: uint32(o.Source),
+	}
+}
+
+func originFromWire(p *Origin) (telemetry.Origin, error) {
+	if p.GetProvider() > uint32(telemetry.E2B) || p.GetStream() > uint32(telemetry.Stderr) || p.GetSource() > uint32(telemetry.SourceModel) {
+		return telemetry.Origin{}, fmt.Errorf("unknown provider %d, stream %d or source %d", p.GetProvider(), p.GetStream(), p.GetSource())
+	}
+	o := telemetry.Origin{
+		Agent: telemetry.AgentID(p.GetAgent()), Session: telemetry.SessionID(p.GetSession()), User: telemetry.UserID(p.GetUser()),
+		Sandbox: telemetry.SandboxID(p.GetSandbox()), Provider: telemetry.Provider(p.GetProvider()), //nolint:gosec // checked above
+		Stream: telemetry.Stream(p.GetStream()), Source: telemetry.LogSource(p.GetSource()), //nolint:gosec // checked above
+	}
+	return o, CheckOrigin(&o)
+}
+
+// CheckOrigin checks the ids of an origin that came from a node.
+func CheckOrigin(o *telemetry.Origin) error {
+	if err := telemetry.CheckID(string(o.Agent)); err != nil {
+		return fmt.Errorf("agent id %w", err)
+	}
+	if err := checkOptionalID("session", string(o.Session)); err != nil {
+		return err
+	}
+	if err := checkOptionalID("sandbox", string(o.Sandbox)); err != nil {
+		return err
+	}
+	if o.User != "" {
+		if err := telemetry.CheckUser(string(o.User)); err != nil {
+			return fmt.Errorf("user id %w", err)
+		}
+	}
+	return nil
+}
+
+func checkOptionalID(name, id string) error {
+	if id == "" {
+		return nil
+	}
+	if err := telemetry.CheckID(id); err != nil {
+		return fmt.Errorf("%s id %w", name, err)
+	}
+	return nil
+}
+
+func checkText(name, s string) error {
+	if len(s) > maxText {
+		return fmt.Errorf("%s of %d bytes: at most %d are taken", name, len(s), maxText)
+	}
+	if !utf8.ValidString(s) {
+		return fmt.Errorf("%s is not valid UTF-8", name)
+	}
+	for i := range len(s) {
+		if s[i] == 0 {
+			return fmt.Errorf("%s holds a NUL character", name)
+		}
+	}
+	return nil
+}
+
+func timeToWire(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// timeFromWire keeps microseconds. Times that no calendar holds become the
+// zero time, which callers refuse where a time is needed.
+func timeFromWire(p *timestamppb.Timestamp) time.Time {
+	if p == nil || !p.IsValid() {
+		return time.Time{}
+	}
+	return p.AsTime().Truncate(time.Microsecond)
+}
