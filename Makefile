@@ -1,0 +1,108 @@
+# Bare `make` lists the targets.
+
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The commit's time, so that building twice gives the same bytes.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
+TOOL     := go tool -modfile=tools/go.mod
+
+DASHBOARD_SOURCES := $(shell find dashboard -type f \
+	-not -path '*/node_modules/*' -not -path 'dashboard/dist/*' -not -path 'dashboard/e2e/*' \
+	-not -path '*/test-results/*' -not -path '*/playwright-report/*' -not -name '*.go' 2>/dev/null)
+
+.PHONY: help
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Use it
+
+.PHONY: run
+run: ## Install what is missing, build, and start everything here with a sample agent (Ctrl-C stops it).
+	@tools/setup run
+	@$(MAKE) build
+	@$(GO_BUILD) -o bin/devrun ./test/cmd/devrun
+	@exec bin/devrun
+
+.PHONY: test
+test: ## Install what is missing and run all tests: unit, race, PostgreSQL, Docker, Chromium.
+	@tools/setup test
+	@$(MAKE) build dashboard/node_modules/.installed
+	@tools/test
+
+##@ Build it
+
+.PHONY: build
+build: dashboard ## Build bin/agentd, bin/aggregator (with the dashboard in it) and bin/sampleagent.
+	@echo "build: Go programs ($(VERSION))"
+	@$(GO_BUILD) -o bin/ ./agentd/cmd/agentd ./aggregator/cmd/aggregator ./test/cmd/sampleagent
+
+.PHONY: dashboard
+dashboard: bin/.dashboard ## Build the web app into dashboard/dist, when its sources changed.
+
+# npm ci writes node_modules anew, so the stamp inside it cannot outlive it.
+dashboard/node_modules/.installed: dashboard/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is missing: install Node 20.19 or newer, then run make again" >&2; exit 3; }
+	@echo "dashboard: installing npm packages (about half a minute the first time)"
+	@cd dashboard && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+bin/.dashboard: dashboard/node_modules/.installed $(DASHBOARD_SOURCES)
+	@echo "dashboard: building the web app"
+	@cd dashboard && npm run --silent build
+	@mkdir -p bin && touch $@
+
+.PHONY: packages
+packages: build ## Build the Debian packages into dist/ and smoke-test them.
+	@packaging/package $(VERSION)
+	@packaging/smoke dist/*.deb
+
+.PHONY: image
+image: build ## Build the scratch images of both daemons and smoke-test them.
+	@packaging/image $(VERSION)
+
+##@ Check it
+
+.PHONY: lint
+lint: ## Go linters with the import rules, the wire contract, shell scripts.
+	@tools/lint
+
+.PHONY: generate
+generate: ## Generate the Go code of the wire contract.
+	@$(TOOL) buf generate
+
+.PHONY: verify
+verify: generate ## Fail when the generated code is not what is committed.
+	@git diff --exit-code -- shared/wire
+
+.PHONY: e2e
+e2e: build dashboard/node_modules/.installed ## Only the end-to-end tests: both daemons, PostgreSQL, Docker, Chromium.
+	@tools/setup test
+	@tools/test e2e
+
+.PHONY: faults
+faults: build ## Only the fault tests: kill -9 of each part in turn, rotation, restarts of the engine.
+	@tools/setup test
+	@eval "export $$(tools/docker-up .run/test-docker)"; \
+	  trap 'tools/docker-down .run/test-docker' EXIT; \
+	  go test -v -count=1 -timeout 60m -run '^TestFault' ./test/...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (default 10s) each.
+	@tools/fuzz
+
+.PHONY: bench-path
+bench-path: build ## Measure the path: latency of a line, CPU of a million, time to start.
+	@tools/setup run
+	@$(GO_BUILD) -o bin/benchpath ./test/cmd/benchpath
+	@exec bin/benchpath
+
+.PHONY: clean
+clean: ## Remove what was built; the data of `make run` in .run stays (remove it by hand).
+	@rm -rf bin dist dashboard/node_modules
+	@find dashboard/dist -mindepth 1 -not -name '.*' -delete 2>/dev/null || true
