@@ -85,9 +85,4 @@ const (
 type Outcome struct {
 	Verdict Verdict
 	Next    uint64 // OutOfOrder: the sequence that the store waits for
-
-	// Committed only: positions in the organisation's stream counter. Lines
-	// and gaps of the frame hold Position … Position+Positions-1, lines first.
-	Position  int64
-	Positions int
 }

@@ -203,6 +203,9 @@ func (l *Lines) Level(i int) telemetry.Level { return telemetry.Level(l.flags[i]
 // Origin returns the origin of line i. Origin must be decoded.
 func (l *Lines) Origin(i int) *telemetry.Origin { return &l.Origins[l.origin[i]] }
 
+// OriginIndex returns the index in Origins of line i's origin. Origin must be decoded.
+func (l *Lines) OriginIndex(i int) uint32 { return l.origin[i] }
+
 // Message returns the message of line i, a view. Message must be decoded.
 func (l *Lines) Message(i int) []byte { return l.message.At(i) }
 
