@@ -6,7 +6,7 @@
 # agentd reads the engine it is pointed at: mount /var/run/docker.sock and, for
 # the log files, Docker's data root read-only (/var/lib/docker/containers).
 # aggregator has no PostgreSQL in its image, so it cannot keep a private
-# cluster: give it a DSN (AGGREGATOR_DSN, or dsn in its configuration).
+# cluster: give it a DSN (AGGREGATOR_DATABASE_DSN, or database.dsn in its file).
 #
 # Where base images cannot be pulled, `make image` builds the same from bin/.
 
@@ -47,7 +47,9 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build --chown=65532:65532 /state/aggregator/ /
 COPY --from=build /out/aggregator /usr/bin/aggregator
 USER 65532:65532
+# Inside a container the loopback address is nobody's.
+ENV AGGREGATOR_LISTEN_API=:8080 AGGREGATOR_LISTEN_ADMIN=:9090
 VOLUME /var/lib/aggregator
-EXPOSE 8080 8443 9090
+EXPOSE 8080 9090 7443 7444
 ENTRYPOINT ["/usr/bin/aggregator"]
 CMD ["serve"]
