@@ -1,0 +1,136 @@
+import { useVirtualizer } from '@tanstack/react-virtual';
+import { ArrowDown, LoaderCircle } from 'lucide-react';
+import { useCallback, useEffect, useLayoutEffect, useRef } from 'react';
+import { maxRows, type FeedState, type LogFeed } from './feed';
+import { GapRowView, LogRowView } from './LogRow';
+import type { GapRow, LogRow } from './store';
+
+const rowHeight = 24;
+const gapHeight = 32;
+const topMargin = 36;
+/** How near an end of the list the next page is asked for. */
+const loadWithinPx = 1_500;
+
+interface LogListProps {
+  feed: LogFeed;
+  state: FeedState;
+  wrapped: boolean;
+  selected: string | undefined;
+  search: string | undefined;
+  open: (row: LogRow) => void;
+}
+
+/**
+ * The rows, oldest on top, of which only those on screen exist. While the view
+ * follows, its end is kept in sight; otherwise what is on screen stays where
+ * it is, whatever is added above or below (the virtualizer's end anchor).
+ */
+export function LogList({ feed, state, wrapped, selected, search, open }: LogListProps) {
+  const scroller = useRef<HTMLDivElement>(null);
+  const lastTop = useRef(0);
+  const { rows } = feed.store;
+  const { following, version, hasNewer } = state;
+
+  const virtualizer = useVirtualizer({
+    count: rows.length,
+    getScrollElement: () => scroller.current,
+    estimateSize: useCallback((index: number) => (rows[index]?.kind === 'gap' ? gapHeight : rowHeight), [rows]),
+    // A key of rows by identity: a version is a new function, so that sizes are computed anew.
+    getItemKey: useCallback((index: number) => rows[index]?.key ?? index, [rows, version]),
+    overscan: 12,
+    paddingStart: topMargin,
+    paddingEnd: 8,
+    anchorTo: 'end',
+    useFlushSync: false,
+  });
+
+  useLayoutEffect(() => {
+    const element = scroller.current;
+    if (element && following) element.scrollTop = element.scrollHeight;
+  });
+
+  useLayoutEffect(() => virtualizer.measure(), [virtualizer, wrapped]);
+
+  const onScroll = () => {
+    const element = scroller.current;
+    if (!element) return;
+    const fromEnd = element.scrollHeight - element.clientHeight - element.scrollTop;
+    const up = element.scrollTop < lastTop.current;
+    lastTop.current = element.scrollTop;
+    if (up && fromEnd > rowHeight * 2) feed.pause('scroll');
+    if (!up && fromEnd < 4 && !hasNewer) feed.reachedEnd();
+    loadNear(element, feed);
+  };
+
+  // Also without a scroll: a first page can be shorter than the window.
+  useEffect(() => {
+    if (scroller.current) loadNear(scroller.current, feed);
+  }, [feed, version]);
+
+  // The selected line is kept in sight when the selection moves.
+  useEffect(() => {
+    const index = selected === undefined ? -1 : feed.store.indexOfKey(selected);
+    if (index >= 0) virtualizer.scrollToIndex(index, { align: state.phase === 'ready' && hasNewer ? 'center' : 'auto' });
+    // Not when rows merely change: the reader may have scrolled away.
+  }, [selected, feed, state.phase, virtualizer]);
+
+  const load = (row: GapRow) => void feed.loadMissed(row);
+  const measure = wrapped ? virtualizer.measureElement : undefined;
+  return (
+    <div className="relative min-h-0 flex-1">
+      <div
+        ref={scroller} onScroll={onScroll} role="log" aria-label="Log lines" aria-live="off" tabIndex={0} data-testid="log-list"
+        className={`log-list h-full overflow-x-hidden overflow-y-auto focus-visible:-outline-offset-2${wrapped ? ' is-wrapped' : ''}`}
+      >
+        <div role="list" className="relative" style={{ height: virtualizer.getTotalSize() }}>
+          <TopMark state={state} />
+          {virtualizer.getVirtualItems().map(({ index, key, start }) => {
+            const row = rows[index];
+            if (!row) return null;
+            if (row.kind === 'gap') {
+              return <GapRowView key={key} row={row} index={index} start={start} missed={feed.missed.get(row.key)} load={load} measure={measure} />;
+            }
+            return (
+              <LogRowView
+                key={key} row={row} index={index} start={start} wrapped={wrapped} search={search} open={open}
+                selected={row.key === selected} measure={measure}
+              />
+            );
+          })}
+        </div>
+      </div>
+      {!following && (state.fresh > 0 || state.connection !== 'history') && (
+        <button
+          type="button" onClick={() => feed.resume()} data-testid="new-lines"
+          className="btn btn-primary absolute bottom-4 left-1/2 !h-8 -translate-x-1/2 !rounded-full !px-4 shadow-lg"
+        >
+          {state.fresh > 0 ? `${state.fresh.toLocaleString('en')} new` : 'Newest'} <ArrowDown size={14} aria-hidden />
+        </button>
+      )}
+    </div>
+  );
+}
+
+function loadNear(element: HTMLElement, feed: LogFeed): void {
+  const fromEnd = element.scrollHeight - element.clientHeight - element.scrollTop;
+  if (element.scrollTop < loadWithinPx) void feed.loadOlder();
+  if (fromEnd < loadWithinPx) void feed.loadNewer();
+}
+
+function TopMark({ state }: { state: FeedState }) {
+  return (
+    <div className="absolute inset-x-0 top-0 flex h-9 items-center justify-center gap-2 font-sans text-[12px] text-faint">
+      {state.loadingOlder ? (
+        <>
+          <LoaderCircle size={13} className="spin" aria-hidden /> Loading older lines
+        </>
+      ) : state.full && state.hasOlder ? (
+        `${maxRows.toLocaleString('en')} lines are loaded. Narrow the time range to see older ones.`
+      ) : state.hasOlder ? (
+        ''
+      ) : (
+        'The first line of this view'
+      )}
+    </div>
+  );
+}
