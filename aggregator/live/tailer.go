@@ -1,0 +1,276 @@
+package live
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/stream"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+const (
+	// readLimit is how many records one read of the log asks for.
+	readLimit = 2000
+
+	// What waits for a tailer: beyond it the log is read instead.
+	maxInboxParts = 4096
+	maxInboxBytes = 32 << 20
+
+	// epochEvery is after how many polls the epoch is asked for.
+	epochEvery = 20
+)
+
+// tailer hands out the records of one scope, once each and in order.
+type tailer struct {
+	hub    *Hub
+	scope  telemetry.Scope
+	ctx    context.Context
+	cancel context.CancelFunc
+	refs   int // guarded by hub.mu
+
+	started  chan struct{} // closed when epoch and pos are known, or startErr is
+	startErr error
+	epoch    int64
+
+	wake     chan struct{}
+	inboxMu  sync.Mutex
+	inbox    []*frame.Published
+	inboxLen int  // bytes
+	overflow bool // the inbox was full: what it held and more is in the log
+
+	mu    sync.Mutex
+	pos   int64 // everything up to here was handed out; only run moves it
+	views map[string]*view
+	err   error // why it ended
+
+	polls  int
+	failed bool // the last read failed, and that was logged
+}
+
+func newTailer(h *Hub, scope telemetry.Scope) *tailer {
+	t := &tailer{
+		hub: h, scope: scope, started: make(chan struct{}), wake: make(chan struct{}, 1), views: make(map[string]*view),
+	}
+	t.ctx, t.cancel = context.WithCancel(h.ctx)
+	return t
+}
+
+// offer takes a hint; it never blocks.
+func (t *tailer) offer(p *frame.Published) {
+	t.inboxMu.Lock()
+	size := 0
+	if p.Lines != nil {
+		size = p.Lines.RawBytes
+	}
+	switch {
+	case t.overflow:
+	case len(t.inbox) >= maxInboxParts || t.inboxLen+size > maxInboxBytes:
+		t.inbox, t.inboxLen, t.overflow = nil, 0, true
+	default:
+		t.inbox, t.inboxLen = append(t.inbox, p), t.inboxLen+size
+	}
+	t.inboxMu.Unlock()
+	signal(t.wake)
+}
+
+// signal leaves a token in a channel of capacity 1.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (t *tailer) run() {
+	defer t.cancel()
+	if t.startErr = t.start(); t.startErr != nil {
+		t.hub.forget(t)
+		close(t.started)
+		t.end(t.startErr)
+		return
+	}
+	close(t.started)
+	poll := time.NewTicker(t.hub.options.Poll)
+	defer poll.Stop()
+	for t.ctx.Err() == nil {
+		var err error
+		select {
+		case <-t.ctx.Done():
+		case <-t.wake:
+			err = t.drain()
+		case <-poll.C:
+			err = t.poll()
+		}
+		if err != nil {
+			t.hub.forget(t)
+			t.end(err)
+			return
+		}
+	}
+	t.end(stream.ErrClosed)
+}
+
+func (t *tailer) start() error {
+	epoch, err := t.hub.log.StreamEpoch(t.ctx)
+	if err != nil {
+		return fmt.Errorf("live: epoch of the streams: %w", err)
+	}
+	head, err := t.hub.log.StreamHead(t.ctx, t.scope)
+	if err != nil {
+		return fmt.Errorf("live: head of the stream of %s: %w", t.scope, err)
+	}
+	t.epoch, t.pos = epoch, head
+	return nil
+}
+
+// end tells every reader why nothing more comes.
+func (t *tailer) end(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.err = err
+	for _, v := range t.views {
+		for r := range v.readers {
+			signal(r.ready)
+		}
+	}
+}
+
+// drain hands out what was published here.
+func (t *tailer) drain() error {
+	t.inboxMu.Lock()
+	inbox, overflow := t.inbox, t.overflow
+	t.inbox, t.inboxLen, t.overflow = nil, 0, false
+	t.inboxMu.Unlock()
+	for _, p := range inbox {
+		if p.Next()-1 <= t.pos {
+			continue // the log was faster
+		}
+		if p.Position > t.pos+1 && !t.read(p.Position-1) {
+			return nil // the next poll goes on
+		}
+		t.deliver(p)
+	}
+	if overflow {
+		return t.poll()
+	}
+	return nil
+}
+
+// poll looks for what others committed. An error ends the tailer: the
+// database is not the one that the positions were counted in.
+func (t *tailer) poll() error {
+	if t.polls++; t.polls%epochEvery == 0 {
+		epoch, err := t.hub.log.StreamEpoch(t.ctx)
+		if err == nil && epoch != t.epoch {
+			return t.restored()
+		}
+		if !t.ok(err) {
+			return nil
+		}
+	}
+	head, err := t.hub.log.StreamHead(t.ctx, t.scope)
+	switch {
+	case !t.ok(err):
+	case head < t.pos:
+		return t.restored()
+	case head > t.pos:
+		t.read(head)
+	}
+	return nil
+}
+
+func (t *tailer) restored() error {
+	t.hub.options.Log.Warn("the stored stream is shorter or another one than before: its readers start anew", "scope", t.scope.String(), "epoch", t.epoch, "position", t.pos)
+	return stream.ErrClosed
+}
+
+// ok reports whether a read of the log succeeded, and logs the first failure
+// and the recovery.
+func (t *tailer) ok(err error) bool {
+	switch {
+	case t.ctx.Err() != nil:
+	case err != nil && !t.failed:
+		t.hub.options.Log.Warn("the stored stream cannot be read; live views wait for it", "scope", t.scope.String(), "error", err)
+	case err == nil && t.failed:
+		t.hub.options.Log.Info("the stored stream can be read again", "scope", t.scope.String())
+	}
+	t.failed = err != nil
+	return err == nil
+}
+
+// read hands out what the log holds after pos until it reaches a position
+// that is known to be committed. It reports whether it did.
+func (t *tailer) read(to int64) bool {
+	for t.pos < to {
+		t.hub.metrics.reads.WithLabelValues("tailer").Inc()
+		parts, err := t.hub.log.ReadStream(t.ctx, t.scope, t.pos, readLimit)
+		if !t.ok(err) {
+			return false
+		}
+		if len(parts) == 0 {
+			t.skip(to)
+			return true
+		}
+		for _, p := range parts {
+			if p.Position > t.pos+1 {
+				t.skip(p.Position - 1)
+			}
+			if p.Next()-1 > t.pos {
+				t.deliver(p)
+			}
+		}
+	}
+	return true
+}
+
+// deliver hands a part to every view. What is costly happens without the
+// lock; a view that came meanwhile is served under it.
+func (t *tailer) deliver(p *frame.Published) {
+	t.mu.Lock()
+	views := make([]*view, 0, len(t.views))
+	for _, v := range t.views {
+		if v.following() {
+			views = append(views, v)
+		}
+	}
+	t.mu.Unlock()
+	cuts := make(map[*view]*cut, len(views))
+	for _, v := range views {
+		cuts[v] = t.cut(v, p)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, v := range t.views {
+		if !v.following() {
+			continue
+		}
+		c := cuts[v]
+		if c == nil {
+			c = t.cut(v, p)
+		}
+		for r := range v.readers {
+			r.push(c)
+		}
+	}
+	t.pos = p.Next() - 1
+}
+
+// skip moves on over positions that the log no longer holds.
+func (t *tailer) skip(to int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hub.options.Log.Warn("the stored stream has no records where some were committed", "scope", t.scope.String(), "from", t.pos+1, "to", to)
+	for _, v := range t.views {
+		for r := range v.readers {
+			r.skip(to)
+		}
+	}
+	t.pos = to
+}
+
+func (t *tailer) cursor(position int64) stream.Cursor {
+	return stream.Cursor{Epoch: t.epoch, Position: position}
+}
