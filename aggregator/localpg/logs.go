@@ -1,0 +1,87 @@
+package localpg
+
+import (
+	"bufio"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+const (
+	logPrefix = "%p %e "  // process, SQLSTATE: what logLine reads
+	lineMax   = 8 << 10   // bytes of one line that are kept
+	tailMax   = 20 * 1024 // bytes of output that an error may quote
+)
+
+var logLine = regexp.MustCompile(`^(\d+) ([0-9A-Z]{5}) ([A-Z0-9]+):  (.*)$`)
+
+// forward logs PostgreSQL's output line by line until it ends, and keeps its last
+// lines for the error of a start that fails.
+func forward(log hclog.Logger, output io.Reader, last *tail) {
+	level := hclog.Debug
+	r := bufio.NewReaderSize(output, lineMax)
+	for {
+		line, more, err := r.ReadLine()
+		if err != nil {
+			return
+		}
+		text := strings.ToValidUTF8(string(line), "\uFFFD")
+		for more && err == nil { // The rest of a line that is too long.
+			_, more, err = r.ReadLine()
+		}
+		_, _ = last.Write([]byte(text + "\n"))
+		m := logLine.FindStringSubmatch(text)
+		if m == nil { // A further line of the same message, or the loader's words.
+			log.Log(level, "postgresql", "line", strings.TrimSpace(text))
+			continue
+		}
+		pid, _ := strconv.Atoi(m[1])
+		level = levelOf(m[3], m[2])
+		log.Log(level, "postgresql", "line", m[4], "severity", m[3], "sqlstate", m[2], "pid", pid)
+	}
+}
+
+// levelOf: an ERROR has been returned to the statement's sender, who decides what
+// it means; so has a FATAL of a server that is starting or ending, one for each
+// attempt to connect.
+func levelOf(severity, sqlstate string) hclog.Level {
+	switch severity {
+	case "PANIC":
+		return hclog.Error
+	case "FATAL":
+		if sqlstate == "57P03" || sqlstate == "57P01" || sqlstate == "3D000" {
+			return hclog.Debug
+		}
+		return hclog.Warn
+	case "WARNING":
+		return hclog.Warn
+	default:
+		return hclog.Debug
+	}
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu   sync.Mutex
+	data []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.data = append(t.data, p...)
+	if len(t.data) > 2*tailMax {
+		t.data = append(t.data[:0], t.data[len(t.data)-tailMax:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(string(t.data))
+}
