@@ -1,0 +1,181 @@
+package ingest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/segment"
+	"github.com/theazo/observability/shared/telemetry"
+	"github.com/theazo/observability/shared/wire"
+)
+
+// maxMetadataDepth is how deep objects and lists of a line's metadata may lie
+// in each other: more than intake lets through.
+const maxMetadataDepth = 64
+
+// Times that PostgreSQL stores and JSON prints.
+var (
+	earliest = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
+	latest   = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+)
+
+// check decodes a frame's body and checks every field of it. A body that
+// cannot be taken is no error: its frame goes to quarantine, so that what
+// comes behind it goes on. unknown counts records of a kind this release does
+// not know.
+func check(r *frame.Received) (unknown int) {
+	var err error
+	switch {
+	case r.Tombstone:
+		unknown, err = checkTombstone(r)
+	case r.Lane == telemetry.LaneLogs:
+		err = checkLogs(r)
+	default:
+		unknown, err = checkEvents(r)
+	}
+	if err != nil {
+		quarantine(r, err.Error())
+	}
+	return unknown
+}
+
+// quarantine marks a frame as one of which only the bytes can be kept.
+func quarantine(r *frame.Received, reason string) {
+	const most = 1024
+	r.Segment, r.Events, r.Gaps = nil, nil, nil
+	r.Quarantine = reason[:min(len(reason), most)]
+}
+
+func checkEvents(r *frame.Received) (unknown int, err error) {
+	r.Events, r.Gaps, unknown, err = wire.DecodeRecords(r.Body)
+	if err != nil {
+		return 0, err
+	}
+	if n := len(r.Events) + len(r.Gaps) + unknown; n != int(r.Count) {
+		return 0, fmt.Errorf("the header says %d records, the body holds %d", r.Count, n)
+	}
+	return unknown, nil
+}
+
+func checkTombstone(r *frame.Received) (unknown int, err error) {
+	r.Events, r.Gaps, unknown, err = wire.DecodeRecords(r.Body)
+	if err != nil {
+		return 0, err
+	}
+	if len(r.Events) != 0 || len(r.Gaps)+unknown != 1 {
+		return 0, fmt.Errorf("a tombstone holds %d events and %d gaps: one gap is wanted", len(r.Events), len(r.Gaps))
+	}
+	return unknown, nil
+}
+
+func checkLogs(r *frame.Received) error {
+	s, err := segment.Parse(r.Body)
+	if err != nil {
+		return err
+	}
+	if s.Lines != int(r.Count) {
+		return fmt.Errorf("the header says %d lines, the segment holds %d", r.Count, s.Lines)
+	}
+	if s.Min.Before(earliest) || s.Max.After(latest) {
+		return fmt.Errorf("timestamps from %s to %s cannot be stored", s.Min, s.Max)
+	}
+	for i := range s.Origins {
+		if err := wire.CheckOrigin(&s.Origins[i]); err != nil {
+			return fmt.Errorf("origin %d: %w", i, err)
+		}
+	}
+	lines := s.Read()
+	if err := lines.DecodeAll(); err != nil {
+		return err
+	}
+	if err := checkLines(lines); err != nil {
+		return err
+	}
+	r.Segment = s
+	return nil
+}
+
+// checkLines checks what a segment's codec leaves to its callers: sizes, the
+// sum that is billed, and text that others print without a look.
+func checkLines(l *segment.Lines) error {
+	sum := 0
+	for i := range l.Segment.Lines {
+		n := len(l.Message(i))
+		if n > telemetry.MaxMessage {
+			return fmt.Errorf("line %d: a message of %d bytes: at most %d are taken", i, n, telemetry.MaxMessage)
+		}
+		sum += n
+	}
+	// Most segments have neither: no need to put their entries together.
+	if l.Encoded(segment.Metadata) != nil || l.Encoded(segment.Trace) != nil {
+		var e telemetry.LogEntry
+		for i := range l.Segment.Lines {
+			l.Entry(i, &e)
+			if err := checkMetadata(e.Metadata); err != nil {
+				return fmt.Errorf("line %d: metadata %w", i, err)
+			}
+			if err := checkTrace(&e); err != nil {
+				return fmt.Errorf("line %d: %w", i, err)
+			}
+			sum += len(e.Metadata)
+		}
+	}
+	if sum != l.RawBytes {
+		return fmt.Errorf("the segment says %d bytes of text and holds %d", l.RawBytes, sum)
+	}
+	return nil
+}
+
+func checkTrace(e *telemetry.LogEntry) error {
+	if e.Trace != "" {
+		if err := telemetry.CheckID(string(e.Trace)); err != nil {
+			return fmt.Errorf("trace id %w", err)
+		}
+	}
+	if e.Span != "" {
+		if err := telemetry.CheckID(string(e.Span)); err != nil {
+			return fmt.Errorf("span id %w", err)
+		}
+	}
+	return nil
+}
+
+// checkMetadata refuses everything but a JSON object on one line, because
+// readers put it into their own JSON and into lines of SSE as it is.
+func checkMetadata(b []byte) error {
+	if len(b) == 0 {
+		return nil
+	}
+	if len(b) > telemetry.MaxMetadata {
+		return fmt.Errorf("of %d bytes: at most %d are taken", len(b), telemetry.MaxMetadata)
+	}
+	depth, deepest, quoted := 0, 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c < ' ' && c != '\t': // a raw line break would end a line of SSE
+			return fmt.Errorf("holds the control character %#x", c)
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == '{' || c == '['):
+			depth++
+			deepest = max(deepest, depth)
+		case !quoted && (c == '}' || c == ']'):
+			depth--
+		}
+	}
+	switch {
+	case deepest > maxMetadataDepth:
+		return fmt.Errorf("is nested %d deep: at most %d are taken", deepest, maxMetadataDepth)
+	case !utf8.Valid(b):
+		return errors.New("is not valid UTF-8")
+	case b[0] != '{' || !json.Valid(b):
+		return fmt.Errorf("%.40q is not a JSON object", b)
+	}
+	return nil
+}
