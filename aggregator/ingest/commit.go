@@ -43,7 +43,7 @@ type item struct {
 // An organisation always goes to the same worker, so that its frames are
 // committed in the order in which they came.
 type pipeline struct {
-	options *Options
+	config  *Config
 	log     hclog.Logger
 	metrics *metrics
 	seed    maphash.Seed
@@ -54,9 +54,9 @@ type pipeline struct {
 	total int64
 }
 
-func newPipeline(o *Options, m *metrics) *pipeline {
-	p := &pipeline{options: o, log: o.Log.Named("commit"), metrics: m, seed: maphash.MakeSeed(), byOrg: map[telemetry.OrgID]int64{}}
-	for range o.Workers {
+func newPipeline(c *Config, m *metrics) *pipeline {
+	p := &pipeline{config: c, log: c.Log.Named("commit"), metrics: m, seed: maphash.MakeSeed(), byOrg: map[telemetry.OrgID]int64{}}
+	for range c.Workers {
 		p.workers = append(p.workers, &worker{pipeline: p, wake: make(chan struct{}, 1)})
 	}
 	return p
@@ -67,9 +67,9 @@ func (p *pipeline) reserve(org telemetry.OrgID, size int64) (refused string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.byOrg[org]+size > p.options.OrgMemory:
+	case p.byOrg[org]+size > p.config.OrgMemory:
 		return "too much of this organisation waits to be stored"
-	case p.total+size > p.options.Memory:
+	case p.total+size > p.config.Memory:
 		return "too much waits to be stored"
 	}
 	p.byOrg[org] += size
@@ -152,7 +152,7 @@ func (w *worker) take() []*item {
 
 func (w *worker) run(ctx context.Context) {
 	var last time.Time
-	for w.await(ctx, last.Add(w.options.CommitEvery)) {
+	for w.await(ctx, last.Add(w.config.CommitEvery)) {
 		last = time.Now()
 		w.commit(ctx, w.take())
 	}
@@ -190,7 +190,7 @@ func (w *worker) commit(ctx context.Context, batch []*item) {
 			if logged != "" {
 				w.log.Info("commits succeed again", "attempts", backoff.Attempts()+1)
 			}
-			w.options.Publish(published)
+			w.config.Publish(published)
 			w.settle(batch, outcomes)
 			return
 		}
@@ -220,14 +220,14 @@ func (w *worker) commit(ctx context.Context, batch []*item) {
 var errOutcomes = errors.New("the committer returned another number of outcomes than it was given frames")
 
 func (w *worker) attempt(ctx context.Context, batch []*item) ([]frame.Outcome, []*frame.Published, error) {
-	ctx, cancel := context.WithTimeout(ctx, w.options.CommitTimeout)
+	ctx, cancel := context.WithTimeout(ctx, w.config.CommitTimeout)
 	defer cancel()
 	frames := make([]*frame.Received, len(batch))
 	for i, it := range batch {
 		frames[i] = it.received
 	}
 	start := time.Now()
-	outcomes, published, err := w.options.Committer.Commit(ctx, frames)
+	outcomes, published, err := w.config.Committer.Commit(ctx, frames)
 	if err == nil && len(outcomes) != len(frames) {
 		err = errOutcomes
 	}

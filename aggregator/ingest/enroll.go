@@ -33,17 +33,17 @@ func (s *enrolmentService) Enroll(ctx context.Context, request *wire.EnrollReque
 	response, err := s.enroll(ctx, from, request)
 	s.metrics.enrolments.WithLabelValues(resultName(err)).Inc()
 	if err != nil {
-		s.options.Log.Warn("enrolment refused", "from", from, "name", clip(request.GetNodeName()), "error", err)
+		s.config.Log.Warn("enrolment refused", "from", from, "name", clip(request.GetNodeName()), "error", err)
 		return nil, s.statusOf(err)
 	}
-	s.options.Log.Info("node enrolled", "node_id", response.GetNodeId(), "name", clip(request.GetNodeName()), "from", from)
+	s.config.Log.Info("node enrolled", "node_id", response.GetNodeId(), "name", clip(request.GetNodeName()), "from", from)
 	return response, nil
 }
 
 func (s *enrolmentService) enroll(ctx context.Context, from netip.Addr, request *wire.EnrollRequest) (*wire.EnrollResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 	defer cancel()
-	authority := s.options.Authority
+	authority := s.config.Authority
 	fingerprint, err := ids.ParseJoinToken(request.GetToken())
 	if err != nil {
 		return nil, telemetry.Failf(telemetry.Unauthorized, "The token %v.", err)
@@ -56,7 +56,7 @@ func (s *enrolmentService) enroll(ctx context.Context, from netip.Addr, request 
 	if _, err := authority.nodeCertificate(request.GetCsr(), telemetry.NodeIdentity{ID: "nod_check"}, 1, until); err != nil {
 		return nil, err
 	}
-	node, err := s.options.Nodes.Join(ctx, ids.HashOf(request.GetToken()), from, telemetry.Node{
+	node, err := s.config.Nodes.Join(ctx, ids.HashOf(request.GetToken()), from, telemetry.Node{
 		ID: telemetry.NodeID(ids.New("nod")), Name: clip(request.GetNodeName()), Machine: clip(request.GetMachineId()),
 		Version: clip(request.GetVersion()), Generation: 1, CertificateTo: until.UTC(),
 	})

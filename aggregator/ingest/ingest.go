@@ -41,7 +41,7 @@ type Nodes interface {
 
 // Organisations says which organisations there are.
 type Organisations interface {
-	Known(ctx context.Context, org telemetry.OrgID) (bool, error)
+	KnownOrganisation(ctx context.Context, org telemetry.OrgID) (bool, error)
 }
 
 // Quota is what one organisation may send, all its nodes together, to one
@@ -51,9 +51,9 @@ type Quota struct {
 	RecordsPerSecond int64 // 0: 2,000,000
 }
 
-// Options of a Server. The authority, the four interfaces' values, Publish and
+// Config of a Server. The authority, the four interfaces' values, Publish and
 // Registerer are needed; every other field has a usable zero value.
-type Options struct {
+type Config struct {
 	Authority     *Authority
 	Hosts         []string // names and addresses in the server's certificate beside wire.ServerName
 	Committer     Committer
@@ -62,6 +62,9 @@ type Options struct {
 	Publish       func([]*frame.Published) // called in commit order per organisation; must not block
 	Log           hclog.Logger             // nil: none
 	Registerer    prometheus.Registerer
+
+	EnrolmentAddress string // host:port
+	IngestAddress    string // host:port
 
 	Workers       int           // transactions at a time, organisations spread over them; 0: 2
 	CommitEvery   time.Duration // shortest pause between the starts of a worker's transactions; 0: 25 ms
@@ -75,7 +78,7 @@ type Options struct {
 	StopTimeout   time.Duration // for committing what is queued at the end; 0: 10 s
 }
 
-func (o Options) withDefaults() (Options, error) {
+func (o Config) withDefaults() (Config, error) {
 	if o.Authority == nil || o.Committer == nil || o.Nodes == nil || o.Organisations == nil || o.Publish == nil || o.Registerer == nil {
 		return o, errors.New("ingest: an authority, a committer, nodes, organisations, a publish function and a registerer are needed")
 	}

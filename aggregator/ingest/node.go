@@ -58,7 +58,7 @@ func peerOfState(state *tls.ConnectionState) (peerNode, error) {
 func (s *Server) ingestTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificates.get,
-		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.options.Authority.pool(),
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: s.config.Authority.pool(),
 		// A handshake per connection costs little, since connections last for
 		// hours; a resumed one would leave out part of the checks.
 		SessionTicketsDisabled: true,
@@ -66,7 +66,7 @@ func (s *Server) ingestTLS() *tls.Config {
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if err := s.verifyNode(&state); err != nil {
 				s.metrics.refused.WithLabelValues("certificate").Inc()
-				s.options.Log.Warn("connection refused", "error", err)
+				s.config.Log.Warn("connection refused", "error", err)
 				return err
 			}
 			return nil
@@ -81,7 +81,7 @@ func (s *Server) verifyNode(state *tls.ConnectionState) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeCheck)
 	defer cancel()
-	revoked, err := s.options.Nodes.Revoked(ctx, []telemetry.NodeID{p.ID})
+	revoked, err := s.config.Nodes.Revoked(ctx, []telemetry.NodeID{p.ID})
 	if err != nil {
 		return fmt.Errorf("look up whether node %s is revoked: %w", p.ID, err)
 	}
@@ -99,7 +99,7 @@ func (s *Server) verifyNode(state *tls.ConnectionState) error {
 // its new certificate goes on with the old one, while a copy of a node's disk
 // is found when it uses generation n after the original has gone on to n+1.
 func (s *Server) admit(ctx context.Context, p peerNode) (telemetry.Node, error) {
-	n, err := s.options.Nodes.Node(ctx, p.ID)
+	n, err := s.config.Nodes.Node(ctx, p.ID)
 	switch {
 	case telemetry.CodeOf(err) == telemetry.NotFound:
 		return n, telemetry.Failf(telemetry.Forbidden, "Node %s is not known here: enrol it again.", p.ID)
@@ -116,10 +116,10 @@ func (s *Server) admit(ctx context.Context, p peerNode) (telemetry.Node, error) 
 	}
 	// Either the first use of the next generation, or an old one: then this
 	// locks the node.
-	n.Generation, err = s.options.Nodes.Renew(ctx, p.ID, min(p.generation, n.Generation), p.notAfter)
+	n.Generation, err = s.config.Nodes.Renew(ctx, p.ID, min(p.generation, n.Generation), p.notAfter)
 	if telemetry.CodeOf(err) == telemetry.Conflict {
 		s.metrics.refused.WithLabelValues("generation").Inc()
-		s.options.Log.Error("an old certificate was used: the node's disk was copied, or its key stolen; the node is locked, enrol it again",
+		s.config.Log.Error("an old certificate was used: the node's disk was copied, or its key stolen; the node is locked, enrol it again",
 			"node_id", p.ID, "generation", p.generation)
 		return n, telemetry.Failf(telemetry.Forbidden, "An old certificate of node %s was used, the node is locked: enrol it again.", p.ID)
 	}
@@ -150,11 +150,11 @@ func (s *ingestService) renew(ctx context.Context, p peerNode, request *wire.Ren
 		return nil, err
 	}
 	next := p.generation + 1
-	der, err := s.options.Authority.nodeCertificate(request.GetCsr(), p.NodeIdentity, next, time.Now().Add(nodeLife))
+	der, err := s.config.Authority.nodeCertificate(request.GetCsr(), p.NodeIdentity, next, time.Now().Add(nodeLife))
 	if err != nil {
 		return nil, err
 	}
-	return &wire.RenewResponse{Certificates: [][]byte{der}, Authorities: [][]byte{s.options.Authority.certificate.Raw}, Generation: next}, nil
+	return &wire.RenewResponse{Certificates: [][]byte{der}, Authorities: [][]byte{s.config.Authority.certificate.Raw}, Generation: next}, nil
 }
 
 // connections are the open streams, by node.
@@ -210,7 +210,7 @@ func (c *connections) cut(id telemetry.NodeID, why string) {
 
 // watchRevoked ends the streams of nodes that are revoked while connected.
 func (s *Server) watchRevoked(ctx context.Context) {
-	ticker := time.NewTicker(s.options.RevokedEvery)
+	ticker := time.NewTicker(s.config.RevokedEvery)
 	defer ticker.Stop()
 	for {
 		select {
@@ -223,15 +223,15 @@ func (s *Server) watchRevoked(ctx context.Context) {
 			continue
 		}
 		timed, cancel := context.WithTimeout(ctx, handshakeCheck)
-		revoked, err := s.options.Nodes.Revoked(timed, nodes)
+		revoked, err := s.config.Nodes.Revoked(timed, nodes)
 		cancel()
 		if err != nil {
 			// Nothing can be stored either while the store is away.
-			s.options.Log.Debug("revoked nodes cannot be looked up", "error", err)
+			s.config.Log.Debug("revoked nodes cannot be looked up", "error", err)
 			continue
 		}
 		for _, id := range revoked {
-			s.options.Log.Warn("connected node is revoked or locked, its streams end", "node_id", id)
+			s.config.Log.Warn("connected node is revoked or locked, its streams end", "node_id", id)
 			s.connected.cut(id, "the node is revoked or locked: enrol it again with a new join token")
 		}
 	}

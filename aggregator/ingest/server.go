@@ -40,7 +40,7 @@ var errStopping = status.Error(codes.Unavailable, "the aggregator is stopping")
 
 // Server takes nodes in and takes their frames.
 type Server struct {
-	options       Options
+	config        Config
 	metrics       *metrics
 	certificates  *serverCertificates
 	pipeline      *pipeline
@@ -50,8 +50,12 @@ type Server struct {
 	enrolments    *limiter[netip.Prefix]
 	decoding      chan struct{}
 
-	stopping  chan struct{}  // closed when no more frames are taken
-	receivers sync.WaitGroup // the receiving sides of streams
+	enrolment, ingest   net.Listener
+	stopAsked, stopNow  chan struct{} // closed by Stop
+	stopOnce, forceOnce sync.Once
+	stopping            chan struct{}  // closed when no more frames are taken
+	done                chan struct{}  // closed when Run returns
+	receivers           sync.WaitGroup // the receiving sides of streams
 }
 
 type (
@@ -65,85 +69,122 @@ type (
 	}
 )
 
-// New makes a server.
-func New(options Options) (*Server, error) {
-	o, err := options.withDefaults()
+// New makes a server and opens its two listeners, so that an address in use is
+// said before anything runs. It serves when it is run.
+func New(config Config) (*Server, error) {
+	c, err := config.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		options: o, metrics: newMetrics(o.Registerer), certificates: &serverCertificates{authority: o.Authority, hosts: o.Hosts},
-		organisations: newOrganisationCache(o.Organisations), stopping: make(chan struct{}),
-		decoding: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		config: c, metrics: newMetrics(c.Registerer), certificates: &serverCertificates{authority: c.Authority, hosts: c.Hosts},
+		organisations: newOrganisationCache(c.Organisations), decoding: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		stopAsked: make(chan struct{}), stopNow: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
-	perSecond := []float64{float64(o.Quota.BytesPerSecond), float64(o.Quota.RecordsPerSecond)}
+	perSecond := []float64{float64(c.Quota.BytesPerSecond), float64(c.Quota.RecordsPerSecond)}
 	s.quota = newLimiter[telemetry.OrgID](maxOrganisations, perSecond, perSecond)
-	s.enrolments = newLimiter[netip.Prefix](maxAddresses, []float64{float64(o.EnrolPerHour) / 3600}, []float64{enrolBurst})
+	s.enrolments = newLimiter[netip.Prefix](maxAddresses, []float64{float64(c.EnrolPerHour) / 3600}, []float64{enrolBurst})
 	s.connected = &connections{metrics: s.metrics, byNode: map[telemetry.NodeID]map[*session]struct{}{}}
-	s.pipeline = newPipeline(&s.options, s.metrics)
+	s.pipeline = newPipeline(&s.config, s.metrics)
+	if s.enrolment, err = listen(c.EnrolmentAddress); err != nil {
+		return nil, fmt.Errorf("enrolment: %w", err)
+	}
+	if s.ingest, err = listen(c.IngestAddress); err != nil {
+		return nil, errors.Join(fmt.Errorf("ingest: %w", err), s.enrolment.Close())
+	}
 	return s, nil
 }
 
-// Serve serves both listeners until ctx ends, commits what it has taken, and
-// returns: within StopTimeout, or with an error that says what was cut short.
-// It is called once and closes the listeners.
-func (s *Server) Serve(ctx context.Context, enrolment, ingest net.Listener) error {
+func listen(address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	return lc.Listen(context.Background(), "tcp", address)
+}
+
+// EnrolmentAddr is where nodes enrol.
+func (s *Server) EnrolmentAddr() net.Addr { return s.enrolment.Addr() }
+
+// IngestAddr is where nodes send records.
+func (s *Server) IngestAddr() net.Addr { return s.ingest.Addr() }
+
+// Run serves until ctx ends or Stop is called, commits and acknowledges what
+// it has taken, and returns: within StopTimeout, with an error that says what
+// was cut short. It is called once.
+func (s *Server) Run(ctx context.Context) error {
+	defer close(s.done)
 	enrolments, streams := s.grpcServers()
 	serving, failed := context.WithCancelCause(ctx)
 	defer failed(nil)
 	var servers, background sync.WaitGroup
 	serve := func(g *grpc.Server, l net.Listener, name string) {
 		servers.Go(func() {
-			if err := g.Serve(l); err != nil {
+			if err := g.Serve(l); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 				failed(fmt.Errorf("serve %s on %s: %w", name, l.Addr(), err))
 			}
 		})
 	}
-	serve(enrolments, enrolment, "enrolment")
-	serve(streams, ingest, "ingest")
+	serve(enrolments, s.enrolment, "enrolment")
+	serve(streams, s.ingest, "ingest")
 	// The pipeline outlives ctx: streams wait for its commits.
 	committing, stopCommitting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopCommitting()
 	background.Go(func() { s.pipeline.run(committing) })
 	background.Go(func() { s.watchRevoked(serving) })
 
-	<-serving.Done()
+	select {
+	case <-serving.Done():
+	case <-s.stopAsked:
+	}
+	err := context.Cause(serving)
+	if err != nil && ctx.Err() != nil {
+		err = nil // it was to end
+	}
 	close(s.stopping)
-	late := s.stop(enrolments, streams)
+	err = errors.Join(err, s.end(enrolments, streams))
+	failed(nil)
 	stopCommitting()
 	servers.Wait()
 	background.Wait()
 	s.receivers.Wait()
-	if err := context.Cause(serving); !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-		return errors.Join(err, late)
-	}
-	return late
+	return err
 }
 
-// stop ends the servers gracefully, and those streams by force that take too long.
-func (s *Server) stop(servers ...*grpc.Server) error {
+// Stop ends Run: gracefully until ctx ends, then by force. It returns when Run does.
+func (s *Server) Stop(ctx context.Context) error {
+	s.stopOnce.Do(func() { close(s.stopAsked) })
+	select {
+	case <-s.done:
+		return nil
+	case <-ctx.Done():
+	}
+	s.forceOnce.Do(func() { close(s.stopNow) })
+	<-s.done
+	return fmt.Errorf("stop taking records: %w", ctx.Err())
+}
+
+// end ends the servers gracefully, and those streams by force that take too long.
+func (s *Server) end(servers ...*grpc.Server) error {
 	var group sync.WaitGroup
 	for _, g := range servers {
 		group.Go(g.GracefulStop)
 	}
-	done := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(ended)
 		group.Wait()
 	}()
-	timer := time.NewTimer(s.options.StopTimeout)
+	timer := time.NewTimer(s.config.StopTimeout)
 	defer timer.Stop()
-	var late error
 	select {
-	case <-done:
+	case <-ended:
+		return nil
 	case <-timer.C:
-		late = fmt.Errorf("frames were still not committed %s after the stop: their nodes will send them again", s.options.StopTimeout)
-		for _, g := range servers {
-			g.Stop()
-		}
-		<-done
+	case <-s.stopNow:
 	}
-	return late
+	for _, g := range servers {
+		g.Stop()
+	}
+	<-ended
+	return errors.New("frames were still not committed when the time to stop was over: their nodes will send them again")
 }
 
 // grpcServers makes the two servers. They share nothing but this process: no
@@ -175,7 +216,7 @@ func (s *Server) grpcServers() (enrolments, streams *grpc.Server) {
 func (s *Server) statusOf(err error) error {
 	var f *telemetry.Failure
 	if !errors.As(err, &f) {
-		s.options.Log.Error("request of a node failed", "error", err)
+		s.config.Log.Error("request of a node failed", "error", err)
 		return status.Error(codes.Unavailable, "the aggregator cannot answer now")
 	}
 	code := codes.Unavailable
@@ -237,7 +278,7 @@ func (c *organisationCache) known(ctx context.Context, org telemetry.OrgID) (boo
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeCheck)
 	defer cancel()
-	known, err := c.source.Known(ctx, org)
+	known, err := c.source.KnownOrganisation(ctx, org)
 	if err != nil {
 		if cached && answer.known {
 			return true, nil // it was there a minute ago; the commit will tell

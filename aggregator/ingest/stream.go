@@ -65,7 +65,7 @@ func (s *ingestService) Stream(stream bidi) error {
 		return status.Error(codes.Unauthenticated, err.Error())
 	}
 	x := &session{
-		Server: s.Server, peer: peer, stream: stream, replies: newReplies(), log: s.options.Log.With("node_id", peer.ID),
+		Server: s.Server, peer: peer, stream: stream, replies: newReplies(), log: s.config.Log.With("node_id", peer.ID),
 		hello: make(chan *wire.Hello, 1), opened: make(chan struct{}), ended: make(chan error, 1), cut: make(chan string, 1),
 	}
 	s.receivers.Go(func() { x.ended <- x.receive() })
@@ -101,7 +101,7 @@ func (x *session) open(ctx context.Context) (leave func(), err error) {
 		return nil, x.statusOf(err)
 	}
 	now := time.Now()
-	if err := x.options.Nodes.Seen(ctx, node.ID, clip(hello.GetVersion()), now.UTC()); err != nil {
+	if err := x.config.Nodes.Seen(ctx, node.ID, clip(hello.GetVersion()), now.UTC()); err != nil {
 		return nil, x.statusOf(err)
 	}
 	leave, ok := x.connected.join(x)
@@ -110,7 +110,7 @@ func (x *session) open(ctx context.Context) (leave func(), err error) {
 		return nil, status.Errorf(codes.ResourceExhausted, "the node has %d streams open already", maxStreamsPerNode)
 	}
 	if err := x.stream.Send(&wire.StreamResponse{Message: &wire.StreamResponse_Welcome{Welcome: &wire.Welcome{
-		Now: timestamppb.New(now), WindowBytes: x.options.Window,
+		Now: timestamppb.New(now), WindowBytes: x.config.Window,
 	}}}); err != nil {
 		leave()
 		return nil, err
