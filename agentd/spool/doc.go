@@ -1,0 +1,74 @@
+// Package spool is a crash-safe queue of opaque frames on a node's disk. It
+// knows bytes and the plain header that it needs to order them: organisation,
+// lane, class and how many records a frame counts.
+//
+//	Append(drafts, positions) ──▶ one unit, one write, one fsync ──▶ Next ──▶ sent ──▶ Ack
+//	                                       │                          ▲        │
+//	                                       ▼                          └────────┘
+//	                               segment file ───────────────▶ Reset, Rewind: unsent again
+//	                                       │ every frame acknowledged
+//	                                       ▼
+//	                        cursor saved (fsync) ──▶ file unlinked
+//
+// # Promises
+//
+//   - What Append returned nil for is on disk: frames and positions together,
+//     both lanes together, or nothing of it. A frame is offered to Next only
+//     after its fsync, so a sequence number never names two contents.
+//   - Sequences are gapless per (epoch, organisation, lane), from 1. Every Open
+//     begins a new epoch; frames that were not acknowledged keep theirs.
+//   - Next offers the events lane before the logs lane, organisations in turn,
+//     and each organisation's frames in sequence order, old epochs first.
+//   - Open never refuses a damaged spool. A torn tail (an Append that had not
+//     returned) is cut, with its positions. Damage anywhere else costs the frames
+//     that it touches and no others; in their place Next offers a tombstone
+//     with the exact number of missing records, the same one at every Open until
+//     it is acknowledged. No damaged byte is ever offered: every body is checked
+//     again when it is read.
+//   - A file is unlinked only after a cursor that acknowledges all of it, and
+//     that holds every position, is durable.
+//   - After a failed write or fsync a file is never written again: it is cut at
+//     its last good offset and the same bytes go to a new file.
+//   - Files never take more than Options.Budget (the cursor aside); each frame
+//     counts for at least 1 KiB of it, which bounds the index in memory.
+//
+// Not promised: positions in a damaged block fall back to the last good ones
+// (their source repeats lines, it loses none), and a damaged cursor (it holds
+// two copies) means that acknowledged frames of files still there are offered
+// again, which receivers recognise by epoch and sequence.
+//
+// # Files
+//
+// All numbers are little endian. One directory, mode 0700, files 0600:
+//
+//	00000000000000000042-9f86d081884c7d65.seg   first append in it, epoch
+//	cursor                                      what is acknowledged, positions
+//	lock                                        flock of the one process that writes
+//
+// Both lanes share the files: an Append that touches both is then one unit
+// under one fsync, and its positions cannot become durable without all that
+// they cover. (With a file per lane a crash between two fsyncs would repeat or
+// lose one lane's part.) The lanes part in the index, where order is decided.
+//
+//	file  := header(64) block…
+//	header:= magic(8) version(1) 0… epoch(8) first append(8) begun(8) 0… crc(4)
+//	block := magic(4) version(1) kind(1) flags(1) lane(1) class(1) orgLength(1) 0(2)
+//	         bodyLength(4) append(8) first(8) count(4) bodyCRC(4) previous(4) headCRC(4)
+//	         org body padding to 8 bytes
+//
+// kind is a frame or the positions of its append; flags mark the first and the
+// last block of an append, the test environment and tombstones. headCRC covers
+// the head and org, bodyCRC the body and the padding (CRC32C), and both start
+// from a seed made of the file's name, so that a stale block of another file is
+// never taken for one of this. previous is the headCRC of the block before.
+// The file's header repeats its name: damage to it costs nothing. A block is found
+// again after damage by its magic at the next multiple of 8.
+//
+// Which append was accepted, at Open:
+//
+//	                     next file's name, cursor's cuts
+//	append ≥ first of the next file, or after a cut ──▶ void: its write failed and was made good elsewhere
+//	append ≤ cursor, or followed by another append  ──▶ accepted: what is missing of it is damage, and counted
+//	the very last one: all blocks whole and chained ──▶ accepted
+//	                   else                         ──▶ torn: it had not returned; cut
+package spool
