@@ -80,10 +80,10 @@ export function LogList({ feed, state, wrapped, selected, search, open }: LogLis
     <div className="relative min-h-0 flex-1">
       <div
         ref={scroller} onScroll={onScroll} role="log" aria-label="Log lines" aria-live="off" tabIndex={0} data-testid="log-list"
-        className={`log-list h-full overflow-x-hidden overflow-y-auto focus-visible:-outline-offset-2${wrapped ? ' is-wrapped' : ''}`}
+        className={`log-list h-full overflow-x-hidden overflow-y-auto focus-visible:-outline-offset-2${wrapped ? ' is-wrapped' : ''}${feed.filters.agentId?.length === 1 ? ' is-one-agent' : ''}`}
       >
         <div role="list" className="relative" style={{ height: virtualizer.getTotalSize() }}>
-          <TopMark state={state} />
+          <TopMark state={state} empty={feed.store.lines === 0} />
           {virtualizer.getVirtualItems().map(({ index, key, start }) => {
             const row = rows[index];
             if (!row) return null;
@@ -117,7 +117,7 @@ function loadNear(element: HTMLElement, feed: LogFeed): void {
   if (fromEnd < loadWithinPx) void feed.loadNewer();
 }
 
-function TopMark({ state }: { state: FeedState }) {
+function TopMark({ state, empty }: { state: FeedState; empty: boolean }) {
   return (
     <div className="absolute inset-x-0 top-0 flex h-9 items-center justify-center gap-2 font-sans text-[12px] text-faint">
       {state.loadingOlder ? (
@@ -128,6 +128,8 @@ function TopMark({ state }: { state: FeedState }) {
         `${maxRows.toLocaleString('en')} lines are loaded. Narrow the time range to see older ones.`
       ) : state.hasOlder ? (
         ''
+      ) : empty ? (
+        'No line matches'
       ) : (
         'The first line of this view'
       )}

@@ -45,7 +45,7 @@ export function LogsPage() {
   const change = (part: Partial<Filters>) => go({ ...filters, ...part });
   const clear = () => go({});
   const select = (row: LogRow | undefined) => {
-    if (row) feed.pause('scroll'); // what is being read must not scroll away
+    if (row) feed.pause('user'); // what is being read must not scroll away
     go({ ...filters, ...(row ? { entry: row.key, time: row.entry.timestamp } : {}) }, search.entry !== undefined);
   };
   const step = (by: 1 | -1) => {

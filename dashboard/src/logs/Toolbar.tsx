@@ -49,10 +49,13 @@ export function Toolbar({ filters, change, clear, following, canFollow, togglePa
           <button type="button" className="btn btn-icon" aria-pressed={wrapped} onClick={() => setWrapped(!wrapped)} aria-label="Wrap long lines" title="Wrap long lines (w)">
             <WrapText size={15} aria-hidden />
           </button>
-          <Copy className="btn btn-icon" text={() => curlOfView(filters)} label="Copy this view as cURL" icon={<Terminal size={15} aria-hidden />} />
-          <button type="button" className="btn" disabled={!canFollow} onClick={togglePause} title={following ? 'Pause (Space)' : 'Resume (Space)'} data-testid="pause">
+          <Copy className="btn btn-icon max-md:!hidden" text={() => curlOfView(filters)} label="Copy this view as cURL" icon={<Terminal size={15} aria-hidden />} />
+          <button
+            type="button" className="btn max-md:w-8 max-md:!px-0" disabled={!canFollow} onClick={togglePause}
+            title={following ? 'Pause (Space)' : 'Resume (Space)'} data-testid="pause"
+          >
             {following ? <Pause size={14} aria-hidden /> : <Play size={14} aria-hidden />}
-            {following ? 'Pause' : 'Resume'}
+            <span className="max-md:sr-only">{following ? 'Pause' : 'Resume'}</span>
           </button>
         </div>
       </div>

@@ -184,9 +184,7 @@ export class LogFeed {
   readonly streamHandlers = {
     onEntry: (entry: LogEntry): void => this.arrive(logRow(entry)),
     onGap: (gap: Gap): void => {
-      // A gap of this reader alone stands where it happened: after the newest line.
-      const newest = this.arrivals.at(-1) ?? this.store.rows.at(-1);
-      this.arrive(gapRow(gap, gapTime(gap) || (newest?.time ?? Date.now())));
+      this.arrive(gapRow(gap, gapTime(gap) || this.newestTime()));
     },
     onState: (connection: StreamState): void => this.emit({ connection }),
   };
@@ -256,6 +254,12 @@ export class LogFeed {
     const within = this.olderGaps.filter((gap) => gapTime(gap) >= from);
     this.olderGaps = this.olderGaps.filter((gap) => gapTime(gap) < from);
     return within.map((gap) => gapRow(gap));
+  }
+
+  /** Where a gap without a time stands, which is this reader's own: after the newest line. */
+  private newestTime(): number {
+    const newest = this.arrivals.reduce((time, row) => Math.max(time, row.time), this.store.rows.at(-1)?.time ?? 0);
+    return newest || Date.now();
   }
 
   private arrive(row: Row): void {
