@@ -7,8 +7,11 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // account is whom PostgreSQL runs as. It refuses root, so a root parent drops to
@@ -88,6 +91,21 @@ func (a account) mayEnter(path string) (bool, error) {
 			return true, nil
 		}
 	}
+}
+
+// stat is os.Stat with the account's rights where root's do not suffice: in a
+// container, root may not look into the processes of others (CAP_SYS_PTRACE).
+func (a account) stat(path string) (os.FileInfo, error) {
+	info, err := os.Stat(path)
+	if !a.drop || !errors.Is(err, fs.ErrPermission) {
+		return info, err
+	}
+	runtime.LockOSThread() // The identity for file access is the thread's.
+	defer runtime.UnlockOSThread()
+	defer func() { _, _ = unix.SetfsuidRetUid(0); _, _ = unix.SetfsgidRetGid(0) }()
+	_, _ = unix.SetfsgidRetGid(a.gid)
+	_, _ = unix.SetfsuidRetUid(a.uid)
+	return os.Stat(path)
 }
 
 // environment is all that PostgreSQL sees of the parent's: no secrets, no PG…

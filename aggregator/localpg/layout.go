@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -18,6 +20,7 @@ const (
 	clusterName = "cluster"
 	unfinished  = "cluster.new"
 	runName     = "run"
+	tempPrefix  = "theazo-pg-"
 	socketMax   = 107 // bytes, what sockaddr_un holds
 )
 
@@ -83,16 +86,21 @@ func newLayout(dir string, user account) (*layout, error) {
 // placeSocket makes the socket's directory: run, or, when its path is too long, a
 // short one that run is a symbolic link to, so that a killed owner's is used again.
 func (l *layout) placeSocket(user account) error {
+	link := l.run
+	target, err := os.Readlink(link)
+	linked := err == nil
 	// pgx and libpq take a comma for the next host.
 	if socket := l.socket(); len(socket) <= socketMax && !strings.Contains(socket, ",") {
+		if linked { // The directory had a longer path before.
+			_ = os.Remove(link)
+		}
 		return l.own(l.run, user)
 	}
-	link := l.run
-	if target, err := os.Readlink(link); err == nil && isPrivate(target, user) {
+	if linked && isPrivate(target, user) {
 		l.run, l.tempRun = target, true
 		return nil
 	}
-	run, err := os.MkdirTemp("", "theazo-pg-")
+	run, err := os.MkdirTemp("", tempPrefix)
 	if err != nil {
 		return fmt.Errorf("make a short directory for PostgreSQL's socket, %s is too long a path: %w", l.dir, err)
 	}
@@ -114,10 +122,11 @@ func (l *layout) placeSocket(user account) error {
 	return nil
 }
 
-// isPrivate says whether path is a directory that only the account can enter.
+// isPrivate says whether path is one of placeSocket's short directories that only
+// the account can enter.
 func isPrivate(path string, user account) bool {
 	info, err := os.Lstat(path)
-	if err != nil || !info.IsDir() || info.Mode().Perm() != 0o700 {
+	if err != nil || !info.IsDir() || info.Mode().Perm() != 0o700 || !strings.HasPrefix(filepath.Base(path), tempPrefix) {
 		return false
 	}
 	uid, _, err := owner(path)
@@ -129,12 +138,17 @@ func (l *layout) own(path string, user account) error {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make PostgreSQL's directory: %w", err)
 	}
+	d, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return fmt.Errorf("open PostgreSQL's directory: %w", err)
+	}
+	defer d.Close()
 	if user.drop {
-		if err := os.Lchown(path, user.uid, user.gid); err != nil {
+		if err := d.Chown(user.uid, user.gid); err != nil {
 			return fmt.Errorf("give a directory to PostgreSQL's user %s: %w (a container without this right runs the aggregator as another user than root)", user.name, err)
 		}
 	}
-	if err := os.Chmod(path, 0o700); err != nil {
+	if err := d.Chmod(0o700); err != nil {
 		return fmt.Errorf("close PostgreSQL's directory to others: %w", err)
 	}
 	return nil
@@ -168,7 +182,8 @@ func (l *layout) socket() string {
 
 func (l *layout) dsn(db string) string {
 	q := url.Values{"host": {l.run}, "port": {strconv.Itoa(port)}}
-	u := url.URL{Scheme: "postgres", User: url.User(database), Path: "/" + db, RawQuery: q.Encode()}
+	// Neither pgx nor libpq takes a plus for a space.
+	u := url.URL{Scheme: "postgres", User: url.User(database), Path: "/" + db, RawQuery: strings.ReplaceAll(q.Encode(), "+", "%20")}
 	return u.String()
 }
 
@@ -176,8 +191,9 @@ func (l *layout) close() {
 	if l.entry != nil {
 		l.entry.Close()
 	}
-	if l.tempRun {
-		_ = os.RemoveAll(l.run)
+	// A socket that is left in it belongs to a server that was killed: the next
+	// start finds both by the link.
+	if l.tempRun && os.Remove(l.run) == nil {
 		_ = os.Remove(filepath.Join(l.dir, runName))
 	}
 }

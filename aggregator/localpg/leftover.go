@@ -35,7 +35,7 @@ const (
 // Whether a process belongs to the cluster is asked of /proc: every process of
 // PostgreSQL works in its data directory. A lock file may go only when none is left.
 func (s *Server) settle(ctx context.Context) error {
-	told := false
+	told := -1
 	err := s.evict(ctx, s.layout.cluster, func(pids []int, waited time.Duration) error {
 		leader, ours := s.leader(pids)
 		switch {
@@ -43,14 +43,15 @@ func (s *Server) settle(ctx context.Context) error {
 			return fmt.Errorf("a PostgreSQL that the aggregator did not start (pid %d) runs in %s: stop it first", leader, s.layout.cluster)
 		case waited > impatient:
 			signalAll(pids, syscall.SIGQUIT)
-		case !told && leader != 0:
+		case leader == told:
+		case leader != 0:
 			s.log.Info("waiting for the PostgreSQL of an earlier run to end", "pid", leader)
 			signalAll([]int{leader}, syscall.SIGINT)
-		case !told:
+		default:
 			s.log.Info("ending what a killed PostgreSQL left running", "processes", len(pids))
 			signalAll(pids, syscall.SIGQUIT)
 		}
-		told = true
+		told = leader
 		return nil
 	})
 	if err != nil {
@@ -126,12 +127,11 @@ func (s *Server) occupants(dir string) ([]int, error) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		// What may not be looked at belongs to another user, so not to this cluster.
-		cwd, err := os.Stat("/proc/" + name + "/cwd")
-		if err != nil || !os.SameFile(here, cwd) {
+		if comm, err := os.ReadFile("/proc/" + name + "/comm"); err != nil || firstLine(comm) != "postgres" {
 			continue
 		}
-		if comm, err := os.ReadFile("/proc/" + name + "/comm"); err == nil && firstLine(comm) == "postgres" {
+		// What its user may not look at belongs to another user, so not to this cluster.
+		if cwd, err := s.user.stat("/proc/" + name + "/cwd"); err == nil && os.SameFile(here, cwd) {
 			pids = append(pids, pid)
 		}
 	}

@@ -26,7 +26,7 @@ type Options struct {
 	BinDir string
 	// Settings are PostgreSQL settings that go before this package's choice.
 	Settings map[string]string
-	// NoSync gives up durability for speed: only for tests.
+	// NoSync gives up surviving a crash of the machine, not of a process: only for tests.
 	NoSync bool
 }
 

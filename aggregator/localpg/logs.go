@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	logPrefix = "%p %e "  // process, SQLSTATE: what logLine reads
-	lineMax   = 8 << 10   // bytes of one line that are kept
-	tailMax   = 20 * 1024 // bytes of output that an error may quote
+	logPrefix = "%p %e " // process, SQLSTATE: what logLine reads
+	lineMax   = 8 << 10  // bytes of one line that are kept
+	tailMax   = 2 << 10  // bytes of output that an error may quote
 )
 
 var logLine = regexp.MustCompile(`^(\d+) ([0-9A-Z]{5}) ([A-Z0-9]+):  (.*)$`)
 
 // forward logs PostgreSQL's output line by line until it ends, and keeps its last
-// lines for the error of a start that fails.
-func forward(log hclog.Logger, output io.Reader, last *tail) {
+// complaints for the error of a start that fails.
+func forward(log hclog.Logger, output io.Reader, complaints *tail) {
 	level := hclog.Debug
 	r := bufio.NewReaderSize(output, lineMax)
 	for {
@@ -33,15 +33,22 @@ func forward(log hclog.Logger, output io.Reader, last *tail) {
 		for more && err == nil { // The rest of a line that is too long.
 			_, more, err = r.ReadLine()
 		}
-		_, _ = last.Write([]byte(text + "\n"))
 		m := logLine.FindStringSubmatch(text)
-		if m == nil { // A further line of the same message, or the loader's words.
-			log.Log(level, "postgresql", "line", strings.TrimSpace(text))
-			continue
+		switch {
+		case m != nil:
+			pid, _ := strconv.Atoi(m[1])
+			level, text = levelOf(m[3], m[2]), m[4]
+			log.Log(level, "postgresql", "line", text, "severity", m[3], "sqlstate", m[2], "pid", pid)
+		case strings.HasPrefix(text, "\t"): // A further line of the same message.
+			text = strings.TrimSpace(text)
+			log.Log(level, "postgresql", "line", text)
+		default: // Somebody else's words, as the loader's about a missing library.
+			level = hclog.Warn
+			log.Log(level, "postgresql", "line", text)
 		}
-		pid, _ := strconv.Atoi(m[1])
-		level = levelOf(m[3], m[2])
-		log.Log(level, "postgresql", "line", m[4], "severity", m[3], "sqlstate", m[2], "pid", pid)
+		if level >= hclog.Warn {
+			_, _ = complaints.Write([]byte(text + "\n"))
+		}
 	}
 }
 
@@ -74,8 +81,8 @@ func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.data = append(t.data, p...)
-	if len(t.data) > 2*tailMax {
-		t.data = append(t.data[:0], t.data[len(t.data)-tailMax:]...)
+	if cut := len(t.data) - tailMax; cut > 0 {
+		t.data = append(t.data[:0], t.data[cut:]...)
 	}
 	return len(p), nil
 }
@@ -83,5 +90,5 @@ func (t *tail) Write(p []byte) (int, error) {
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return strings.TrimSpace(string(t.data))
+	return strings.TrimSpace(strings.ToValidUTF8(string(t.data), "\uFFFD"))
 }

@@ -80,7 +80,7 @@ func (l *layout) fixed() map[string]string {
 func (s *Server) arguments(ctx context.Context, o Options) []string {
 	settings := tuning(memoryLimit(), fileSystemSize(s.layout.dir))
 	if o.NoSync {
-		maps.Copy(settings, map[string]string{"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"})
+		maps.Copy(settings, map[string]string{"fsync": "off", "full_page_writes": "off"})
 	}
 	maps.Copy(settings, o.Settings)
 	maps.Copy(settings, s.layout.fixed())

@@ -24,12 +24,12 @@ const (
 
 // postmaster is one run of PostgreSQL.
 type postmaster struct {
-	cmd    *exec.Cmd
-	output *os.File      // our end of its standard error
-	last   tail          // of its output
-	read   chan struct{} // closed when all output is read
-	exited chan struct{} // closed when it is reaped; then err is how it ended
-	err    error
+	cmd        *exec.Cmd
+	output     *os.File      // our end of its standard error
+	complaints tail          // in its output
+	read       chan struct{} // closed when all output is read
+	exited     chan struct{} // closed when it is reaped; then err is how it ended
+	err        error
 }
 
 // supervise keeps PostgreSQL running until ctx, the life of the server, ends.
@@ -60,7 +60,7 @@ func (s *Server) supervise(ctx context.Context, first chan<- error) {
 			if time.Since(up) > settled {
 				wait = 0
 			}
-			s.log.Error("PostgreSQL ended by itself, starting it again", "reason", p.err, "output", lastLine(&p.last), "pause", wait)
+			s.log.Error("PostgreSQL ended by itself, starting it again", "reason", p.ended(), "pause", wait)
 		} else if ctx.Err() == nil {
 			s.log.Error("PostgreSQL did not start, trying again", "error", err, "pause", wait)
 		}
@@ -115,7 +115,7 @@ func (s *Server) spawn() (*postmaster, error) {
 	s.pid.Store(int64(cmd.Process.Pid))
 	go func() {
 		defer close(p.read)
-		forward(s.log, p.output, &p.last)
+		forward(s.log, p.output, &p.complaints)
 	}()
 	go func() {
 		defer close(p.exited)
@@ -136,7 +136,7 @@ func (s *Server) awaitAnswer(ctx context.Context, p *postmaster) error {
 		select {
 		case <-p.exited:
 			<-p.read
-			return fmt.Errorf("PostgreSQL ended while starting: %w: %s", orExit(p.err), p.last.String())
+			return fmt.Errorf("PostgreSQL ended while starting: %w", p.ended())
 		default:
 		}
 		if time.Since(reported) > lastWords {
@@ -209,19 +209,14 @@ func (s *Server) reap(p *postmaster) {
 	_ = p.output.Close()
 }
 
-func orExit(err error) error {
-	if err == nil {
-		return errors.New("exit status 0")
+// ended says how and why, when exited and read are closed.
+func (p *postmaster) ended() error {
+	how := p.err
+	if how == nil {
+		how = errors.New("exit status 0")
 	}
-	return err
-}
-
-func lastLine(t *tail) string {
-	text := t.String()
-	for i := len(text) - 1; i >= 0; i-- {
-		if text[i] == '\n' {
-			return text[i+1:]
-		}
+	if why := p.complaints.String(); why != "" {
+		how = fmt.Errorf("%w: %s", how, why)
 	}
-	return text
+	return how
 }
