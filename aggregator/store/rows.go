@@ -1,0 +1,281 @@
+package store
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/theazo/observability/shared/segment"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// What a commit writes, one statement for all rows of a table: rows travel as
+// arrays, one per column.
+
+func (b *batch) queueMarks(q *pgx.Batch) {
+	var u, n struct {
+		orgs, nodes  []string
+		epochs, seqs []int64
+		lanes        []int16
+	}
+	for _, m := range b.marks {
+		if !m.changed {
+			continue
+		}
+		to := &u
+		if !m.known {
+			to = &n
+		}
+		to.orgs, to.nodes = append(to.orgs, string(m.org)), append(to.nodes, string(m.node))
+		to.epochs, to.seqs = append(to.epochs, int64(m.epoch)), append(to.seqs, int64(m.seq)) //nolint:gosec // 64 bits are 64 bits; sequences are below 2^40
+		to.lanes = append(to.lanes, int16(m.lane))
+	}
+	if len(u.orgs) > 0 {
+		q.Queue(updateMarks, u.orgs, u.nodes, u.epochs, u.lanes, u.seqs)
+	}
+	if len(n.orgs) > 0 {
+		q.Queue(insertMarks, n.orgs, n.nodes, n.epochs, n.lanes, n.seqs)
+	}
+}
+
+const updateMarks = `update ingest_mark m set seq = u.seq
+from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[]) u (org, node, epoch, lane, seq)
+where m.org = u.org and m.node = u.node and m.epoch = u.epoch and m.lane = u.lane`
+
+// A mark that another aggregator makes at the same time is a unique violation,
+// which starts the commit again: "on conflict" would hide whose records won.
+const insertMarks = `insert into ingest_mark (org, node, epoch, lane, seq)
+select org, node, epoch, lane, seq
+from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[]) u (org, node, epoch, lane, seq)
+order by org, node, epoch, lane`
+
+func (b *batch) queueCounters(q *pgx.Batch) {
+	var orgs []string
+	var envs []int16
+	var counts, aheads []int64
+	for _, sc := range b.scopes {
+		if n := sc.count(); n > 0 {
+			orgs, envs = append(orgs, string(sc.scope.Org)), append(envs, int16(sc.scope.Env))
+			counts, aheads = append(counts, n), append(aheads, sc.ahead)
+		}
+	}
+	if len(orgs) == 0 {
+		return
+	}
+	q.Queue(advanceCounters, orgs, envs, counts, aheads).Query(func(rows pgx.Rows) error {
+		var org string
+		var env int16
+		var next int64
+		_, err := pgx.ForEachRow(rows, []any{&org, &env, &next}, func() error {
+			b.scopeOf[telemetry.Scope{Org: telemetry.OrgID(org), Env: telemetry.Environment(env)}].next = next //nolint:gosec // 0 or 1
+			return nil
+		})
+		return err
+	})
+}
+
+const advanceCounters = `insert into stream_counter as s (org, env, next, ahead)
+select org, env, 1 + n, ahead from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[]) u (org, env, n, ahead)
+order by org, env
+on conflict (org, env) do update set next = s.next + excluded.next - 1, ahead = greatest(s.ahead, excluded.ahead)
+returning org, env, next`
+
+// maxListed bounds the lists of agents and sessions of a row; a row of more is
+// looked into by every query of its time.
+const maxListed = 256
+
+func (b *batch) queueLines(q *pgx.Batch) {
+	var orgs []string
+	var envs []int16
+	var backs, raws []int64
+	var recvs, t0s, t1s []time.Time
+	var agents, sessions []*string
+	var counts [1 + telemetry.NumLevels][]int32
+	var blobs [1 + segment.NumColumns][][]byte
+	for _, sc := range b.scopes {
+		back := sc.count()
+		for parts := range sc.rows() {
+			list := make([]segment.Part, len(parts))
+			for i := range parts {
+				list[i] = parts[i].part
+			}
+			row := segment.Join(list)
+			orgs, envs, backs = append(orgs, string(sc.scope.Org)), append(envs, int16(sc.scope.Env)), append(backs, back)
+			back -= int64(row.Lines)
+			recvs = append(recvs, clampTime(parts[0].recv))
+			t0s, t1s, raws = append(t0s, clampTime(row.Min)), append(t1s, clampTime(row.Max)), append(raws, int64(row.RawBytes))
+			a, s := listed(list)
+			agents, sessions = append(agents, a), append(sessions, s)
+			counts[0] = append(counts[0], int32(row.Lines)) //nolint:gosec // a count of lines
+			for l, n := range row.Levels {
+				counts[1+l] = append(counts[1+l], int32(n)) //nolint:gosec // a count of lines
+			}
+			blobs[0] = append(blobs[0], row.Head)
+			for c, data := range row.Columns {
+				if data == nil {
+					data = []byte{} // null is for columns that were not loaded
+				}
+				blobs[1+c] = append(blobs[1+c], data)
+			}
+		}
+	}
+	if len(orgs) == 0 {
+		return
+	}
+	q.Queue(insertLines, orgs, envs, backs, recvs, t0s, t1s, counts[0], counts[1], counts[2], counts[3], counts[4], raws, agents, sessions,
+		blobs[0], blobs[1], blobs[2], blobs[3], blobs[4], blobs[5], blobs[6])
+}
+
+const insertLines = `insert into log_hot (org, env, pos, n, recv_at, t0, t1, l0, l1, l2, l3, raw, agents, sessions,
+  head, c_time, c_flags, c_origin, c_message, c_metadata, c_trace)
+select u.org, u.env, s.next - u.back, u.n, u.recv_at, u.t0, u.t1, u.l0, u.l1, u.l2, u.l3, u.raw, u.agents::text[], u.sessions::text[],
+  u.head, u.c_time, u.c_flags, u.c_origin, u.c_message, u.c_metadata, u.c_trace
+from unnest($1::text[], $2::smallint[], $3::bigint[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+    $7::int[], $8::int[], $9::int[], $10::int[], $11::int[], $12::bigint[], $13::text[], $14::text[],
+    $15::bytea[], $16::bytea[], $17::bytea[], $18::bytea[], $19::bytea[], $20::bytea[], $21::bytea[])
+  as u (org, env, back, recv_at, t0, t1, n, l0, l1, l2, l3, raw, agents, sessions,
+    head, c_time, c_flags, c_origin, c_message, c_metadata, c_trace)
+  join stream_counter s on s.org = u.org and s.env = u.env`
+
+// listed returns the agents and sessions of a row as array literals; nil where
+// there are too many.
+func listed(parts []segment.Part) (agents, sessions *string) {
+	a, s := map[string]struct{}{}, map[string]struct{}{}
+	for i := range parts {
+		for j := range parts[i].Origins {
+			o := &parts[i].Origins[j]
+			a[string(o.Agent)] = struct{}{}
+			if o.Session != "" {
+				s[string(o.Session)] = struct{}{}
+			}
+		}
+		if len(a) > maxListed && len(s) > maxListed {
+			break
+		}
+	}
+	return arrayLiteral(a), arrayLiteral(s)
+}
+
+func arrayLiteral(set map[string]struct{}) *string {
+	if len(set) > maxListed {
+		return nil
+	}
+	var b strings.Builder
+	b.WriteByte('{')
+	for id := range set {
+		if b.Len() > 1 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('"')
+		for i := range len(id) {
+			if id[i] == '"' || id[i] == '\\' {
+				b.WriteByte('\\')
+			}
+			b.WriteByte(id[i])
+		}
+		b.WriteByte('"')
+	}
+	b.WriteByte('}')
+	text := b.String()
+	return &text
+}
+
+func (b *batch) queueGaps(q *pgx.Batch) {
+	var orgs, nodes, reasons, agents, sessions, sandboxes, details []string
+	var envs, lanes []int16
+	var backs, epochs, counts, sizes, firsts, lasts []int64
+	var recvs []time.Time
+	var since, until []*time.Time
+	for _, sc := range b.scopes {
+		for i := range sc.gaps {
+			g := &sc.gaps[i]
+			orgs, envs, backs = append(orgs, string(sc.scope.Org)), append(envs, int16(sc.scope.Env)), append(backs, int64(len(sc.gaps)-i))
+			recvs, nodes, lanes = append(recvs, clampTime(g.ObservedAt)), append(nodes, string(g.Node)), append(lanes, int16(g.lane))
+			epochs, reasons = append(epochs, int64(g.epoch)), append(reasons, string(g.Reason)) //nolint:gosec // 64 bits are 64 bits
+			counts, sizes = append(counts, g.Count), append(sizes, g.Bytes)
+			since, until = append(since, nullTime(g.Since)), append(until, nullTime(g.Until))
+			firsts, lasts = append(firsts, int64(g.FirstSeq)), append(lasts, int64(g.LastSeq)) //nolint:gosec // kept as bits
+			agents, sessions, sandboxes = append(agents, string(g.Agent)), append(sessions, string(g.Session)), append(sandboxes, string(g.Sandbox))
+			details = append(details, g.Detail)
+		}
+	}
+	if len(orgs) > 0 {
+		q.Queue(insertGaps, orgs, envs, backs, recvs, nodes, lanes, epochs, reasons, counts, sizes, since, until, firsts, lasts, agents, sessions, sandboxes, details)
+	}
+}
+
+const insertGaps = `insert into gap (org, env, pos, recv_at, node, lane, epoch, reason, count, bytes, since, until, first_seq, last_seq, agent, session, sandbox, detail)
+select u.org, u.env, s.next - u.back, u.recv_at, u.node, u.lane, u.epoch, u.reason, u.count, u.bytes, u.since, u.until, u.first_seq, u.last_seq,
+  u.agent, u.session, u.sandbox, u.detail
+from unnest($1::text[], $2::smallint[], $3::bigint[], $4::timestamptz[], $5::text[], $6::smallint[], $7::bigint[], $8::text[], $9::bigint[], $10::bigint[],
+    $11::timestamptz[], $12::timestamptz[], $13::bigint[], $14::bigint[], $15::text[], $16::text[], $17::text[], $18::text[])
+  as u (org, env, back, recv_at, node, lane, epoch, reason, count, bytes, since, until, first_seq, last_seq, agent, session, sandbox, detail)
+  join stream_counter s on s.org = u.org and s.env = u.env`
+
+func (b *batch) queueEvents(q *pgx.Batch) {
+	var orgs, nodes, types, agents, sessions, users, sandboxes, reasons, attributes []string
+	var envs, providers []int16
+	var epochs, seqs []int64
+	var recvs, ats []time.Time
+	var codes []*int32
+	var inferred []bool
+	for i := range b.events {
+		e := &b.events[i]
+		orgs, envs, nodes = append(orgs, string(e.scope.Org)), append(envs, int16(e.scope.Env)), append(nodes, string(e.node))
+		epochs, seqs = append(epochs, int64(e.epoch)), append(seqs, int64(e.seq)) //nolint:gosec // 64 bits are 64 bits; sequences are below 2^40
+		recvs, types, ats = append(recvs, clampTime(e.recv)), append(types, string(e.Type)), append(ats, clampTime(e.Timestamp))
+		agents, sessions, users = append(agents, string(e.Agent)), append(sessions, string(e.Session)), append(users, string(e.User))
+		providers, sandboxes = append(providers, int16(e.Provider)), append(sandboxes, string(e.Sandbox))
+		codes, reasons, inferred = append(codes, exitCode(e.ExitCode)), append(reasons, cleanText(e.Reason)), append(inferred, e.Inferred)
+		attributes = append(attributes, attributesJSON(e.Attributes))
+	}
+	if len(orgs) > 0 {
+		q.Queue(insertEvents, orgs, envs, nodes, epochs, seqs, recvs, types, ats, agents, sessions, users, providers, sandboxes, codes, reasons, inferred, attributes)
+	}
+}
+
+const insertEvents = `insert into event (org, env, node, epoch, seq, recv_at, type, at, agent, session, "user", provider, sandbox, exit_code, reason, inferred, attributes)
+select org, env, node, epoch, seq, recv_at, type, at, agent, session, "user", provider, sandbox, exit_code, reason, inferred, attributes::jsonb
+from unnest($1::text[], $2::smallint[], $3::text[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::text[], $8::timestamptz[],
+    $9::text[], $10::text[], $11::text[], $12::smallint[], $13::text[], $14::int[], $15::text[], $16::boolean[], $17::text[])
+  as u (org, env, node, epoch, seq, recv_at, type, at, agent, session, "user", provider, sandbox, exit_code, reason, inferred, attributes)`
+
+func exitCode(code *int) *int32 {
+	if code == nil {
+		return nil
+	}
+	v := int32(*code) //nolint:gosec // exit codes came as 32 bits
+	return &v
+}
+
+func attributesJSON(attributes map[string]string) string {
+	clean := make(map[string]string, len(attributes))
+	for k, v := range attributes {
+		clean[cleanText(k)] = cleanText(v)
+	}
+	text, err := json.Marshal(clean)
+	if err != nil {
+		panic("store: a map of strings always has a JSON form: " + err.Error())
+	}
+	return string(text)
+}
+
+func (b *batch) queueQuarantine(q *pgx.Batch) {
+	for _, f := range b.quarantined {
+		q.Queue(`insert into quarantine (org, env, node, epoch, lane, first_seq, count, recv_at, reason, body)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+			string(f.Org), int16(f.Env), string(f.Node), int64(f.Epoch), int16(f.Lane), int64(f.First), int64(f.Count), //nolint:gosec // 64 bits are 64 bits; sequences are below 2^40
+			clampTime(b.received(f)), cleanText(f.Quarantine), append([]byte{}, f.Body...))
+	}
+}
+
+// nullTime stores the zero time as null.
+func nullTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = clampTime(t)
+	return &t
+}

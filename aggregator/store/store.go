@@ -1,0 +1,203 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// DefaultRetention is how long records are kept when Options says nothing.
+const DefaultRetention = 30 * 24 * time.Hour
+
+// Options of a Store.
+type Options struct {
+	DSN        string // of a migrated database; its login user is a member of the three roles
+	Log        hclog.Logger
+	Registerer prometheus.Registerer // nil: metrics are kept to ourselves
+	Retention  time.Duration         // zero: DefaultRetention
+}
+
+// Store is the database of one installation. It is safe for concurrent use.
+type Store struct {
+	log       hclog.Logger
+	retention time.Duration
+	metrics   *metrics
+
+	api, ingest, maint *pgxpool.Pool
+
+	scans chan struct{} // one place per query that reads lines
+	spans spanCache
+	used  usedKeys
+}
+
+const (
+	roleAPI    = "agg_api"
+	roleIngest = "agg_ingest"
+	roleMaint  = "agg_maint"
+
+	schema = "theazo"
+)
+
+// Open connects, checks that the database is what this release and its
+// promises need, and makes the partitions of the next hours.
+func Open(ctx context.Context, o Options) (_ *Store, err error) {
+	s := &Store{log: o.Log, retention: o.Retention, scans: make(chan struct{}, max(4, 2*runtime.GOMAXPROCS(0)))}
+	if s.log == nil {
+		s.log = hclog.NewNullLogger()
+	}
+	if s.retention <= 0 {
+		s.retention = DefaultRetention
+	}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	// Custom plans prune partitions when they are made, for a query's own bounds.
+	if s.api, err = openPool(ctx, o.DSN, roleAPI, 16, map[string]string{
+		"statement_timeout": "30s", "idle_in_transaction_session_timeout": "90s", "plan_cache_mode": "force_custom_plan",
+	}); err != nil {
+		return nil, err
+	}
+	// A commit is durable when it is acknowledged, whatever the server's default.
+	if s.ingest, err = openPool(ctx, o.DSN, roleIngest, 8, map[string]string{
+		"statement_timeout": "15s", "idle_in_transaction_session_timeout": "15s", "lock_timeout": "10s", "synchronous_commit": "on",
+	}); err != nil {
+		return nil, err
+	}
+	if s.maint, err = openPool(ctx, o.DSN, roleMaint, 2, map[string]string{
+		"statement_timeout": "60s", "idle_in_transaction_session_timeout": "30s",
+	}); err != nil {
+		return nil, err
+	}
+	if err := check(ctx, s.maint); err != nil {
+		return nil, err
+	}
+	if s.metrics, err = newMetrics(o.Registerer, s); err != nil {
+		return nil, err
+	}
+	if err := s.makePartitions(ctx, time.Now()); err != nil {
+		return nil, fmt.Errorf("make the partitions of the next hours: %w", err)
+	}
+	return s, nil
+}
+
+// openPool opens connections that act as one role.
+func openPool(ctx context.Context, dsn, role string, size int32, settings map[string]string) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("database DSN: %w", err)
+	}
+	cfg.MaxConns = size
+	cfg.MaxConnIdleTime = 5 * time.Minute
+	cfg.ConnConfig.ConnectTimeout = shortTimeout
+	sessionSettings(cfg.ConnConfig, settings)
+	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "set role "+role)
+		if isCode(err, insufficientPrivilege) {
+			return fmt.Errorf("the login user %q is not a member of role %s; as a superuser run: grant %s to %q: %w",
+				cfg.ConnConfig.User, role, role, cfg.ConnConfig.User, err)
+		}
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open the pool of %s: %w", role, err)
+	}
+	return pool, nil
+}
+
+// sessionSettings pins what a session must not take from the server's or the
+// user's defaults.
+func sessionSettings(c *pgx.ConnConfig, settings map[string]string) {
+	p := c.RuntimeParams
+	p["search_path"] = schema
+	p["timezone"] = "UTC"
+	p["jit"] = "off"
+	if p["application_name"] == "" {
+		p["application_name"] = "aggregator"
+	}
+	for k, v := range settings {
+		p[k] = v
+	}
+}
+
+// Close closes all connections. Calls still running fail.
+func (s *Store) Close() {
+	for _, p := range []*pgxpool.Pool{s.api, s.ingest, s.maint} {
+		if p != nil {
+			p.Close()
+		}
+	}
+	s.metrics.unregister()
+}
+
+// Ping reports whether the database takes commits: it is there and not a
+// standby.
+func (s *Store) Ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, shortTimeout)
+	defer cancel()
+	var standby bool
+	if err := s.ingest.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&standby); err != nil {
+		return failure(ctx, "ping the database", err)
+	}
+	if standby {
+		return telemetry.Failf(telemetry.Unavailable, "The database is a standby: point the DSN at the primary.")
+	}
+	return nil
+}
+
+// inScope runs fn in a read-only snapshot of one organisation and environment.
+func (s *Store) inScope(ctx context.Context, what string, scope telemetry.Scope, fn func(ctx context.Context, tx pgx.Tx) error) error {
+	begin, cancel := context.WithTimeout(ctx, shortTimeout)
+	defer cancel()
+	tx, err := s.api.BeginTx(begin, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	if err != nil {
+		return failure(ctx, what, err)
+	}
+	// Nothing was written: however the transaction ends is good.
+	defer rollback(ctx, tx)
+	if _, err := tx.Exec(begin, setScope, string(scope.Org), envText(scope.Env)); err != nil {
+		return failure(ctx, what, err)
+	}
+	return failure(ctx, what, fn(ctx, tx))
+}
+
+const setScope = "select set_config('app.org', $1, true), set_config('app.env', $2, true)"
+
+func envText(e telemetry.Environment) string { return string(rune('0' + e)) }
+
+// rollback ends a transaction even when its caller has gone; a connection that
+// does not answer is closed by the deadline.
+func rollback(ctx context.Context, tx pgx.Tx) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortTimeout)
+	defer cancel()
+	_ = tx.Rollback(ctx) // the pool drops a connection that is not idle
+}
+
+// one runs a query that returns at most one row of scalars.
+func one(ctx context.Context, pool *pgxpool.Pool, what string, to []any, sql string, args ...any) (found bool, err error) {
+	call, cancel := context.WithTimeout(ctx, shortTimeout)
+	defer cancel()
+	err = pool.QueryRow(call, sql, args...).Scan(to...)
+	if noRows(err) {
+		return false, nil
+	}
+	return err == nil, failure(ctx, what, err)
+}
+
+// exec runs a statement for its effect.
+func exec(ctx context.Context, pool *pgxpool.Pool, what, sql string, args ...any) error {
+	call, cancel := context.WithTimeout(ctx, shortTimeout)
+	defer cancel()
+	_, err := pool.Exec(call, sql, args...)
+	return failure(ctx, what, err)
+}

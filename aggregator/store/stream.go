@@ -1,0 +1,183 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/segment"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// StreamEpoch is the number of the database's history: positions of another
+// epoch mean nothing here.
+func (s *Store) StreamEpoch(ctx context.Context) (int64, error) {
+	var epoch int64
+	_, err := one(ctx, s.api, "read the stream epoch", []any{&epoch}, "select stream_epoch()")
+	return epoch, err
+}
+
+// StreamHead is the last position of the scope's stream; 0 where it has none.
+func (s *Store) StreamHead(ctx context.Context, scope telemetry.Scope) (int64, error) {
+	var head int64
+	err := s.inScope(ctx, "read the head of stream "+scope.String(), scope, func(ctx context.Context, tx pgx.Tx) (err error) {
+		head, _, err = readCounter(ctx, tx, scope)
+		return err
+	})
+	return head, err
+}
+
+// readCounter returns the last position and how far lines were ever ahead of
+// their arrival.
+func readCounter(ctx context.Context, tx pgx.Tx, scope telemetry.Scope) (head int64, ahead time.Duration, err error) {
+	call, cancel := context.WithTimeout(ctx, shortTimeout)
+	defer cancel()
+	var micros int64
+	err = tx.QueryRow(call, "select next - 1, ahead from stream_counter where org = $1 and env = $2", string(scope.Org), int16(scope.Env)).Scan(&head, &micros)
+	if noRows(err) {
+		return 0, 0, nil
+	}
+	return head, time.Duration(micros) * time.Microsecond, err
+}
+
+// recentSpan is what ReadStream looks at first: streams are read at their
+// head, and a bound on the time of arrival leaves old partitions alone.
+const recentSpan = 2 * time.Hour
+
+// maxStreamBytes bounds the text of the rows that one ReadStream loads; one
+// row is always taken.
+const maxStreamBytes = 16 << 20
+
+// ReadStream returns the records after a position, by rising position and
+// without a gap: at least one row of lines or one gap if there is any, and no
+// more once limit is reached. A row that begins before is returned whole. Where
+// the first position returned is beyond after+1, retention has taken what was
+// between.
+func (s *Store) ReadStream(ctx context.Context, scope telemetry.Scope, after int64, limit int) ([]*frame.Published, error) {
+	var list []*frame.Published
+	limit = max(1, limit)
+	err := s.inScope(ctx, fmt.Sprintf("read stream %s after %d", scope, after), scope, func(ctx context.Context, tx pgx.Tx) (err error) {
+		head, _, err := readCounter(ctx, tx, scope)
+		if err != nil || head <= after {
+			return err
+		}
+		if list, err = readPositions(ctx, tx, scope, after, limit, time.Now().Add(-recentSpan)); err != nil {
+			return err
+		}
+		if len(list) > 0 && list[0].Position <= after+1 {
+			return nil
+		}
+		list, err = readPositions(ctx, tx, scope, after, limit, minTime)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// readPositions reads rows that arrived since a time.
+func readPositions(ctx context.Context, tx pgx.Tx, scope telemetry.Scope, after int64, limit int, since time.Time) ([]*frame.Published, error) {
+	call, cancel := context.WithTimeout(ctx, scanTimeout)
+	defer cancel()
+	var lines []*frame.Published
+	var gaps []telemetry.Gap
+	var q pgx.Batch
+	q.Queue(streamRows, string(scope.Org), int16(scope.Env), after, limit, maxStreamBytes, since).Query(func(rows pgx.Rows) (err error) {
+		lines, err = publishedRows(rows, scope)
+		return err
+	})
+	q.Queue(selectGaps+" where org = $1 and env = $2 and pos > $3 order by pos limit $4", string(scope.Org), int16(scope.Env), after, limit).Query(func(rows pgx.Rows) (err error) {
+		gaps, err = pgx.CollectRows(rows, scanGap)
+		return err
+	})
+	if err := tx.SendBatch(call, &q).Close(); err != nil {
+		return nil, err
+	}
+	return mergeStream(scope, lines, gaps, after, limit), nil
+}
+
+const streamRows = `select pos, recv_at, head, c_time, c_flags, c_origin, c_message, c_metadata, c_trace from (
+  select *, sum(n) over w - n as lines_before, (sum(raw) over w)::bigint - raw as bytes_before from (
+    select * from log_hot
+    where org = $1 and env = $2 and recv_at >= $6 and pos + n > $3 + 1
+      and pos >= coalesce((select max(pos) from log_hot where org = $1 and env = $2 and recv_at >= $6 and pos <= $3 + 1), 0)
+    order by pos limit $4) r
+  window w as (order by pos)) r
+where lines_before < $4 and bytes_before < $5
+order by pos`
+
+// publishedRows decodes rows of all columns.
+func publishedRows(rows pgx.Rows, scope telemetry.Scope) ([]*frame.Published, error) {
+	var list []*frame.Published
+	for rows.Next() {
+		var pos int64
+		var recv time.Time
+		var head []byte
+		var columns [segment.NumColumns][]byte
+		if err := rows.Scan(&pos, &recv, &head, &columns[0], &columns[1], &columns[2], &columns[3], &columns[4], &columns[5]); err != nil {
+			return nil, err
+		}
+		parts, err := segment.Split(head, &columns)
+		if err != nil {
+			return nil, fmt.Errorf("row at position %d: %w", pos, err)
+		}
+		for i := range parts {
+			lines := parts[i].Read()
+			if err := lines.DecodeAll(); err != nil {
+				return nil, fmt.Errorf("row at position %d, part %d: %w", pos, i, err)
+			}
+			list = append(list, frame.NewPublished(scope, pos, recv.UTC(), &parts[i], lines))
+			pos += int64(parts[i].Lines)
+		}
+	}
+	return list, rows.Err()
+}
+
+// mergeStream puts lines and gaps in order and stops where one of the two may
+// have been cut by its limit, or where a position is missing.
+func mergeStream(scope telemetry.Scope, lines []*frame.Published, gaps []telemetry.Gap, after int64, limit int) []*frame.Published {
+	var list []*frame.Published
+	var taken int64
+	for taken < int64(limit) && (len(lines) > 0 || len(gaps) > 0) {
+		var p *frame.Published
+		if len(gaps) == 0 || len(lines) > 0 && lines[0].Position < gaps[0].Position {
+			p, lines = lines[0], lines[1:]
+		} else {
+			p, gaps = publishedGap(scope, gaps[0].Position, gaps[0]), gaps[1:]
+		}
+		if p.Next() <= after+1 {
+			continue // a part of the first row that lies wholly before
+		}
+		if n := len(list); n > 0 && list[n-1].Next() != p.Position {
+			break // the rest is beyond a limit of one of the two
+		}
+		list = append(list, p)
+		taken += p.Next() - p.Position
+	}
+	return list
+}
+
+const selectGaps = "select pos, recv_at, node, reason, count, bytes, since, until, first_seq, last_seq, agent, session, sandbox, detail from gap"
+
+func scanGap(row pgx.CollectableRow) (telemetry.Gap, error) {
+	var g telemetry.Gap
+	var since, until *time.Time
+	var first, last int64
+	err := row.Scan(&g.Position, &g.ObservedAt, &g.Node, &g.Reason, &g.Count, &g.Bytes, &since, &until, &first, &last, &g.Agent, &g.Session, &g.Sandbox, &g.Detail)
+	g.ObservedAt = g.ObservedAt.UTC()
+	g.Since, g.Until = timeOrZero(since), timeOrZero(until)
+	g.FirstSeq, g.LastSeq = uint64(first), uint64(last) //nolint:gosec // stored as bits
+	return g, err
+}
+
+// timeOrZero reads null as the zero time.
+func timeOrZero(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
