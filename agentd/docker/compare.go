@@ -1,0 +1,170 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// compare holds what is known against the engine's list. Containers that are
+// new to us are taken on at once. Where the list differs from what events told,
+// the event may still be on its way, so it is looked at again a second later.
+func (c *control) compare(ctx context.Context) error {
+	c.metrics.resyncs.Inc()
+	if c.root != "" {
+		c.lookAtDirectories()
+	}
+	before := make([]string, 0, len(c.runs))
+	for id := range c.runs {
+		before = append(before, id)
+	}
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	list, err := c.engine.List(asking)
+	cancel()
+	if err != nil {
+		return err
+	}
+	present := make(map[string]bool, len(list))
+	for _, l := range list {
+		present[l.ID] = true
+		switch r := c.runs[l.ID]; {
+		case r == nil || r.sandbox == nil && !r.ignored && r.Destroyed.IsZero():
+			if isContainerID(l.ID) {
+				c.adopt(ctx, l.ID)
+			}
+		case !r.ignored && r.Destroyed.IsZero() && r.differs(l.State):
+			c.suspects[l.ID] = true
+		}
+	}
+	for _, id := range before {
+		if r := c.runs[id]; r != nil && !present[id] && r.Destroyed.IsZero() {
+			c.suspects[id] = true
+		}
+	}
+	return nil
+}
+
+// lookAtDirectories finds the directories that were there before the watch.
+func (c *control) lookAtDirectories() {
+	entries, err := os.ReadDir(c.root)
+	if err != nil {
+		c.log.Warn("the engine's containers directory cannot be read", "directory", c.root, "error", err)
+		return
+	}
+	for _, e := range entries {
+		c.found(c.root, e.Name())
+	}
+}
+
+// differs reports whether the state in the list does not fit what was told. A
+// restart in between shows only in inspect, which compare leaves to events.
+func (r *run) differs(state string) bool {
+	running := !r.Started.IsZero() && !r.Exited
+	switch state {
+	case "running", "paused":
+		return !running
+	case "exited", "dead":
+		return running || r.Started.IsZero()
+	}
+	return false
+}
+
+// adopt takes on a container that was there before us.
+func (c *control) adopt(ctx context.Context, id string) {
+	r := c.known(ctx, id, nil)
+	if r.ignored || r.sandbox == nil || !r.sandbox.known() {
+		return
+	}
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	d, err := c.engine.Inspect(asking, id)
+	if err != nil {
+		return // gone again: its events say so, or the next comparison
+	}
+	if c.first && c.cfg.From == FromNow && !d.Running {
+		r.Started, r.Exited = d.Started, true // long over, and nobody asked for it
+		return
+	}
+	c.catchUp(r, d)
+}
+
+// confirm looks again at what differed.
+func (c *control) confirm(ctx context.Context) {
+	suspects := c.suspects
+	c.suspects = map[string]bool{}
+	for id := range suspects {
+		r := c.runs[id]
+		if r == nil || !r.Destroyed.IsZero() || ctx.Err() != nil {
+			continue
+		}
+		asking, cancel := context.WithTimeout(ctx, askTimeout)
+		d, err := c.engine.Inspect(asking, id)
+		cancel()
+		switch {
+		case errors.Is(err, errGone):
+			c.vanished(r, id)
+		case err == nil:
+			c.known(ctx, id, nil)
+			c.catchUp(r, d)
+		}
+	}
+}
+
+// catchUp tells what inspect knows and events have not told.
+func (c *control) catchUp(r *run, d *details) {
+	if r.sandbox == nil || r.ignored {
+		return
+	}
+	if d.Started.After(r.Started) {
+		if !r.Started.IsZero() && !r.Exited {
+			c.exited(r, d.Started, nil, d)
+		}
+		r.Started, r.Exited, r.oom, r.killed = d.Started, false, false, false
+		c.tell(r, pending{event: inferred(telemetry.SandboxStarted, d.Started, d)})
+		c.follows.again(r.sandbox)
+	}
+	if !d.Running && !r.Started.IsZero() && !r.Exited && !d.Finished.IsZero() {
+		r.oom = r.oom || d.OOMKilled
+		c.exited(r, d.Finished, &d.ExitCode, d)
+	}
+}
+
+// exited tells of an exit that no event told of.
+func (c *control) exited(r *run, at time.Time, code *int, d *details) {
+	e := inferred(telemetry.SandboxExited, at, d)
+	e.ExitCode, e.Reason = code, reason(code, r.oom, r.killed)
+	p := pending{event: e}
+	r.Exited = true
+	c.waitForLog(r, &p)
+	c.tell(r, p)
+}
+
+// vanished tells of a container that the engine does not know any more. When it
+// went is not known: between the last event and now.
+func (c *control) vanished(r *run, id string) {
+	if r.ignored {
+		delete(c.runs, id)
+		return
+	}
+	if r.sandbox == nil {
+		r.sandbox = c.open(id)
+	}
+	if !r.sandbox.known() {
+		if r.Who == nil {
+			// It came and went, and nobody ever said whose it was.
+			c.release(r.sandbox)
+			delete(c.runs, id)
+			return
+		}
+		c.identifyVanished(r)
+	}
+	now := time.Now().UTC()
+	if !r.Started.IsZero() && !r.Exited {
+		c.exited(r, now, nil, nil)
+	}
+	r.Destroyed = now
+	c.tell(r, pending{event: inferred(telemetry.SandboxDestroyed, now, nil), since: c.told.begin(now), last: true})
+}

@@ -1,0 +1,356 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// When control compares its view with the engine's.
+const (
+	resyncEvery  = 3 * time.Minute
+	confirmAfter = time.Second
+	askTimeout   = 20 * time.Second // of one question to the engine
+)
+
+// control decides what is known: it identifies sandboxes, turns the engine's
+// events into ours, and compares with the engine's list after every connection
+// and every few minutes. It alone owns runs. It never waits for the sink.
+type control struct {
+	cfg     *Config
+	choose  selection
+	engine  engine
+	log     hclog.Logger
+	metrics *metrics
+	root    string // of the containers' directories; empty: not readable here
+	all     *registry
+	watch   *watcher
+	reader  *reader
+	drain   *drain
+	told    *told
+	first   bool // no earlier start is known
+	resume  source.Positions
+	follows *follows
+
+	runs     map[string]*run
+	recent   recent
+	suspects map[string]bool // differ from the engine's list; looked at again
+
+	mu    sync.Mutex
+	names []string // found by the watcher
+	wake  chan struct{}
+}
+
+// run is what control knows of one container's life.
+type run struct {
+	runPosition
+	resumed time.Time // events until then were told by an earlier process
+	ignored bool      // excluded by configuration
+	oom     bool      // since Started
+	killed  bool      // a signal was sent since Started
+	sandbox *sandbox
+	driver  string
+}
+
+// found takes a name that appeared in the containers' directory.
+func (c *control) found(dir, name string) {
+	if dir != c.root || !isContainerID(name) {
+		return
+	}
+	s, created := c.all.add(name, func() *tail { return c.newTail(name) })
+	if !created {
+		return
+	}
+	// Pinned here, by the watcher, before anybody is asked: a container that
+	// lives 50 ms is gone when the engine answers.
+	if err := c.watch.follow(s); err != nil && !errors.Is(err, os.ErrNotExist) {
+		c.log.Warn("a container's directory cannot be watched", "container", name, "error", err)
+	}
+	c.mu.Lock()
+	c.names = append(c.names, name)
+	c.mu.Unlock()
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *control) newTail(id string) *tail {
+	return newTail(filepath.Join(c.root, id), id+"-json.log")
+}
+
+// run works until ctx ends.
+func (c *control) run(ctx context.Context) error {
+	resync, confirm := time.NewTicker(resyncEvery), time.NewTimer(time.Hour)
+	defer resync.Stop()
+	defer confirm.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		case <-c.drain.wake:
+		case <-resync.C:
+			c.drain.compare()
+		case <-confirm.C:
+			c.confirm(ctx)
+		}
+		c.mu.Lock()
+		names := c.names
+		c.names = nil
+		c.mu.Unlock()
+		for _, id := range names {
+			c.known(ctx, id, nil)
+		}
+		queue, compare := c.drain.take()
+		for i := range queue {
+			c.event(ctx, &queue[i])
+		}
+		if compare && ctx.Err() == nil {
+			if err := c.compare(ctx); err != nil && ctx.Err() == nil {
+				c.log.Debug("cannot compare with the engine's list; the next connection does", "error", err)
+			}
+		}
+		if len(c.suspects) > 0 {
+			confirm.Reset(confirmAfter)
+		}
+		c.prune()
+	}
+}
+
+// known returns the run of a container, identified as well as can be now.
+func (c *control) known(ctx context.Context, id string, e *engineEvent) *run {
+	r := c.runs[id]
+	if r == nil {
+		r = &run{}
+		c.runs[id] = r
+	}
+	if r.ignored || r.sandbox != nil && r.sandbox.known() || !r.Destroyed.IsZero() {
+		return r
+	}
+	if r.sandbox == nil {
+		r.sandbox = c.open(id)
+	}
+	d, err := c.details(ctx, r.sandbox, e)
+	if d == nil {
+		if err != nil && ctx.Err() == nil {
+			c.log.Debug("a container cannot be identified yet", "container", id, "error", err)
+		}
+		return r
+	}
+	c.identify(r, d)
+	return r
+}
+
+// open makes a container's sandbox and pins its log, where there is one.
+func (c *control) open(id string) *sandbox {
+	if c.root != "" {
+		c.found(c.root, id)
+	}
+	s, _ := c.all.add(id, func() *tail { return c.newTail(id) })
+	return s
+}
+
+// details asks the engine about a container, else its own file, else its event.
+func (c *control) details(ctx context.Context, s *sandbox, e *engineEvent) (*details, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	d, err := c.engine.Inspect(ctx, s.id)
+	if err == nil {
+		return d, nil
+	}
+	s.mu.Lock()
+	config := s.config
+	s.mu.Unlock()
+	if config != nil {
+		if d, fileErr := readConfigFile(config); fileErr == nil && d.ID == s.id {
+			return d, nil
+		} else if fileErr != nil {
+			err = errors.Join(err, fileErr)
+		}
+	}
+	if e != nil {
+		return detailsOfEvent(e), nil
+	}
+	return nil, err
+}
+
+// identify settles whose a container is and how its log is read.
+func (c *control) identify(r *run, d *details) {
+	s := r.sandbox
+	if !c.choose.wants(d) {
+		r.ignored = true
+		c.release(s)
+		return
+	}
+	target := identify(c.cfg, d, func(label, value string, err error) {
+		c.metrics.badLabels.WithLabelValues(label).Inc()
+		c.log.Warn("a container's label holds no valid id and is ignored", "container", s.id, "label", label, "value", clip(value, 80), "error", err)
+	})
+	r.Who = &whoNote{
+		Org: target.Org, Env: target.Env, Agent: target.Origin.Agent,
+		Session: target.Origin.Session, User: target.Origin.User,
+	}
+	r.driver = d.Driver
+	s.tail.tty.Store(d.TTY)
+	start := &beginning{now: c.first && c.cfg.From == FromNow && d.Created.Before(c.told.started())}
+	if raw, ok := c.resume[logKey+s.id]; ok {
+		p := new(logPosition)
+		if err := json.Unmarshal(raw, p); err != nil {
+			c.log.Warn("a container's position cannot be read; its log is read from the beginning", "container", s.id, "error", err)
+		} else {
+			start = &beginning{position: p}
+		}
+	}
+	s.identified(&target, start)
+	c.metrics.sandboxes.Set(float64(len(c.all.all())))
+	c.readLog(r, d, start)
+	c.reader.push(s)
+}
+
+// readLog chooses how a container's log is read: from its files when there are
+// any to read, else through the engine.
+func (c *control) readLog(r *run, d *details, start *beginning) {
+	s := r.sandbox
+	switch {
+	case d.Driver == "none":
+		if !r.Silent {
+			r.Silent = true
+			c.tell(r, pending{gap: &telemetry.Gap{
+				Reason: telemetry.GapUnreadable, Count: telemetry.GapUnknownCount,
+				Detail: "The container's log driver is \"none\": what it prints is kept nowhere.",
+			}})
+		}
+	case d.Driver == "" || d.Driver == jsonFile && c.readable(s, d):
+		// The watcher has pinned it, or will when it is created.
+	default:
+		c.follows.add(s, d, start)
+	}
+}
+
+// readable reports whether the files of a container's log are ours to read.
+func (c *control) readable(s *sandbox, d *details) bool {
+	if c.root == "" {
+		return false
+	}
+	if f, _ := s.tail.current(); f != nil || d.LogPath == "" {
+		return true
+	}
+	return filepath.Dir(d.LogPath) == s.tail.dir || d.Started.IsZero()
+}
+
+// release lets go of a container that is not to be read.
+func (c *control) release(s *sandbox) {
+	c.watch.disarm(s)
+	s.close()
+	c.all.remove(s.id)
+}
+
+// tell queues something to be told of a run.
+func (c *control) tell(r *run, p pending) {
+	if r.sandbox == nil || r.ignored {
+		return
+	}
+	p.run = encode(r.runPosition)
+	if r.sandbox.tell(p) {
+		c.metrics.dropped.Inc()
+		c.told.finish(p.since)
+	}
+	c.reader.push(r.sandbox)
+}
+
+// event takes one event of the engine.
+func (c *control) event(ctx context.Context, e *engineEvent) {
+	if !isContainerID(e.ID) || c.recent.seen(e) {
+		return
+	}
+	action, argument, _ := strings.Cut(e.Action, ": ")
+	if !interesting[action] {
+		return
+	}
+	r := c.known(ctx, e.ID, e)
+	if r.ignored {
+		if action == "destroy" {
+			delete(c.runs, e.ID)
+		}
+		return
+	}
+	if !r.Destroyed.IsZero() || !r.resumed.IsZero() && !e.At.After(r.resumed) || r.repeats(action, e) {
+		return
+	}
+	event := toEvent(action, argument, e, r)
+	p := pending{event: event, since: c.told.begin(e.At)}
+	r.Told = e.At
+	switch action {
+	case "start":
+		r.Started, r.Exited, r.oom, r.killed = e.At, false, false, false
+		c.follows.again(r.sandbox)
+	case "oom":
+		r.oom = true
+	case "kill":
+		r.killed = true
+	case "die":
+		r.Exited = true
+		c.waitForLog(r, &p)
+	case "destroy":
+		r.Destroyed, p.last = e.At, true
+	}
+	c.tell(r, p)
+}
+
+// repeats reports whether the list has told us of e before.
+func (r *run) repeats(action string, e *engineEvent) bool {
+	switch action {
+	case "start":
+		return !r.Started.IsZero() && !r.Exited && !e.At.Before(r.Started)
+	case "die":
+		return !r.Started.IsZero() && (r.Exited || e.At.Before(r.Started))
+	}
+	return false
+}
+
+// waitForLog has an exit told after the last line. The engine has written all
+// of the log when it says die.
+func (c *control) waitForLog(r *run, p *pending) {
+	s := r.sandbox
+	if f := c.follows.of(s); f != nil {
+		p.ended = f
+		f.stop()
+		return
+	}
+	if _, err := s.tail.pin(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		c.log.Warn("a container's log cannot be opened", "container", s.id, "error", err)
+	}
+	p.after = s.tail.end()
+}
+
+// prune forgets destroyed containers when no replay can tell of them again.
+func (c *control) prune() {
+	since := c.told.since().Add(-2 * overlap)
+	for id, r := range c.runs {
+		if !r.Destroyed.IsZero() && r.Destroyed.Before(since) && c.all.get(id) == nil {
+			delete(c.runs, id)
+			delete(c.resume, logKey+id)
+			c.reader.note(source.Positions{runKey + id: forget, logKey + id: forget})
+		}
+	}
+}
+
+// gone is called by the reader after a container's last batch.
+func (c *control) gone(id string) {
+	c.all.remove(id)
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,189 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/client"
+)
+
+// engine is all that this package asks of a Docker engine. The moby client is
+// behind it in this one file, because its options still change between
+// versions.
+type engine interface {
+	// Ping agrees on an API version.
+	Ping(ctx context.Context) error
+	Info(ctx context.Context) (engineInfo, error)
+	// Events follows the containers' events from a time on until ctx or the
+	// connection ends. The channel of errors gives one error then.
+	Events(ctx context.Context, since time.Time) (<-chan engineEvent, <-chan error)
+	List(ctx context.Context) ([]listed, error)
+	Inspect(ctx context.Context, id string) (*details, error)
+	// Logs follows a container's log, or reads what is there of it.
+	Logs(ctx context.Context, id string, since time.Time, follow bool) (io.ReadCloser, error)
+	Close() error
+}
+
+// engineInfo is what the engine says of itself.
+type engineInfo struct {
+	Version string
+	Root    string // DockerRootDir
+	Local   bool   // reached by a socket of this machine: its files are ours to read
+}
+
+// engineEvent is one event of a container.
+type engineEvent struct {
+	At         time.Time
+	Action     string
+	ID         string
+	Attributes map[string]string
+}
+
+// listed is a container as the engine's list has it.
+type listed struct {
+	ID    string
+	State string
+}
+
+// details is what inspect says of a container, as far as anybody here asks.
+// Its environment is not read: it holds secrets.
+type details struct {
+	ID, Name, Image string
+	Labels          map[string]string
+	Driver          string
+	LogPath         string
+	TTY             bool
+	Running         bool
+	Paused          bool
+	Created         time.Time
+	Started         time.Time // zero: never
+	Finished        time.Time // zero: never
+	ExitCode        int
+	OOMKilled       bool
+}
+
+// errGone says that the engine does not know the container (any more).
+var errGone = errdefs.ErrNotFound
+
+type mobyEngine struct{ c *client.Client }
+
+func newMobyEngine(endpoint string) (engine, error) {
+	opts := []client.Opt{client.FromEnv}
+	if endpoint != "" {
+		opts = append(opts, client.WithHost(endpoint))
+	}
+	c, err := client.New(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("docker endpoint %q: %w", endpoint, err)
+	}
+	return &mobyEngine{c: c}, nil
+}
+
+func (m *mobyEngine) Close() error { return m.c.Close() }
+
+func (m *mobyEngine) Ping(ctx context.Context) error {
+	// An engine may have been replaced by another version: ask again each time.
+	_, err := m.c.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true, ForceNegotiate: true})
+	return err
+}
+
+func (m *mobyEngine) Info(ctx context.Context) (engineInfo, error) {
+	r, err := m.c.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return engineInfo{}, err
+	}
+	return engineInfo{
+		Version: r.Info.ServerVersion, Root: r.Info.DockerRootDir,
+		Local: strings.HasPrefix(m.c.DaemonHost(), "unix://"),
+	}, nil
+}
+
+func (m *mobyEngine) Events(ctx context.Context, since time.Time) (<-chan engineEvent, <-chan error) {
+	opts := client.EventsListOptions{Filters: client.Filters{}.Add("type", string(events.ContainerEventType))}
+	if !since.IsZero() {
+		opts.Since = apiTime(since)
+	}
+	from := m.c.Events(ctx, opts)
+	to, errs := make(chan engineEvent), make(chan error, 1)
+	go func() {
+		defer close(to)
+		for {
+			select {
+			case e := <-from.Messages:
+				if e.Type != events.ContainerEventType {
+					continue
+				}
+				at := time.Unix(0, e.TimeNano).UTC()
+				select {
+				case to <- engineEvent{At: at, Action: string(e.Action), ID: e.Actor.ID, Attributes: e.Actor.Attributes}:
+				case <-ctx.Done():
+				}
+			case err := <-from.Err:
+				errs <- err
+				return
+			}
+		}
+	}()
+	return to, errs
+}
+
+func (m *mobyEngine) List(ctx context.Context) ([]listed, error) {
+	r, err := m.c.ContainerList(ctx, client.ContainerListOptions{All: true})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]listed, 0, len(r.Items))
+	for i := range r.Items {
+		all = append(all, listed{ID: r.Items[i].ID, State: string(r.Items[i].State)})
+	}
+	return all, nil
+}
+
+func (m *mobyEngine) Inspect(ctx context.Context, id string) (*details, error) {
+	r, err := m.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	if err != nil {
+		return nil, err
+	}
+	c := &r.Container
+	if c.Config == nil || c.State == nil || c.HostConfig == nil {
+		return nil, fmt.Errorf("the engine's answer about container %.12s is not complete", id)
+	}
+	return &details{
+		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Image: c.Config.Image, Labels: c.Config.Labels,
+		Driver: c.HostConfig.LogConfig.Type, LogPath: c.LogPath, TTY: c.Config.Tty,
+		Running: c.State.Running, Paused: c.State.Paused,
+		Created: engineTime(c.Created), Started: engineTime(c.State.StartedAt), Finished: engineTime(c.State.FinishedAt),
+		ExitCode: c.State.ExitCode, OOMKilled: c.State.OOMKilled,
+	}, nil
+}
+
+func (m *mobyEngine) Logs(ctx context.Context, id string, since time.Time, follow bool) (io.ReadCloser, error) {
+	opts := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: follow}
+	if !since.IsZero() {
+		opts.Since = apiTime(since)
+	}
+	return m.c.ContainerLogs(ctx, id, opts)
+}
+
+// apiTime writes a time as the API's parameters take it: to the nanosecond.
+func apiTime(t time.Time) string {
+	nanos := strconv.Itoa(1_000_000_000 + t.Nanosecond())
+	return strconv.FormatInt(t.Unix(), 10) + "." + nanos[1:]
+}
+
+// engineTime reads a time of inspect. The engine writes the year 1 for never.
+func engineTime(s string) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil || t.Year() <= 1 {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+func unixNano(n int64) time.Time { return time.Unix(0, n).UTC() }

@@ -1,0 +1,58 @@
+package docker
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics of one source. No label takes a value from a container.
+type metrics struct {
+	lines     *prometheus.CounterVec // by stream
+	bytes     prometheus.Counter
+	truncated prometheus.Counter
+	events    prometheus.Counter
+	dropped   prometheus.Counter
+	gaps      *prometheus.CounterVec // by reason
+	badLabels *prometheus.CounterVec // by label, of five
+	resyncs   prometheus.Counter
+	files     prometheus.Gauge
+	sandboxes prometheus.Gauge
+	connected prometheus.Gauge
+}
+
+func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
+	name := func(n, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "agentd", Subsystem: "docker", Name: n, Help: help}
+	}
+	counter := func(n, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts(name(n, help)))
+	}
+	gauge := func(n, help string) prometheus.Gauge { return prometheus.NewGauge(prometheus.GaugeOpts(name(n, help))) }
+	vec := func(n, label, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts(name(n, help)), []string{label})
+	}
+	m := &metrics{
+		lines:     vec("lines_total", "stream", "Lines read from containers."),
+		bytes:     counter("log_bytes_total", "Bytes of the engine's log files that were read."),
+		truncated: counter("truncated_lines_total", "Lines longer than the largest message, which were cut."),
+		events:    counter("events_total", "Lifecycle events told."),
+		dropped:   counter("dropped_events_total", "Exec and health events dropped because the sink was blocked for long."),
+		gaps:      vec("gaps_total", "reason", "Gaps told, by reason."),
+		badLabels: vec("bad_labels_total", "label", "Containers whose identity label holds no valid id."),
+		resyncs:   counter("resyncs_total", "Comparisons with the engine's list of containers."),
+		files:     gauge("open_files", "Log files held open."),
+		sandboxes: gauge("sandboxes", "Containers known."),
+		connected: gauge("engine_connected", "1 while the engine's events are being read."),
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{
+		m.lines, m.bytes, m.truncated, m.events, m.dropped, m.gaps, m.badLabels, m.resyncs, m.files, m.sandboxes, m.connected,
+	} {
+		if err := registerer.Register(c); err != nil {
+			errs = append(errs, fmt.Errorf("docker metrics: %w", err))
+		}
+	}
+	return m, errors.Join(errs...)
+}

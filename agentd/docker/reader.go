@@ -1,0 +1,308 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// How often logs are looked at.
+const (
+	// busyPause is between two looks at a log that is being written: a line
+	// waits for it only when another came just before.
+	busyPause = 8 * time.Millisecond
+	// busyShare is added for each such log.
+	busyShare = 50 * time.Microsecond
+	// pollEvery is between two looks at logs that cannot wake us.
+	pollEvery = 250 * time.Millisecond
+	// sweepEvery is between two looks at all logs, in case a wake-up was lost.
+	sweepEvery = 5 * time.Second
+)
+
+// reader reads all sandboxes, each for one block in turn, and is the one
+// goroutine that hands over what came from files.
+type reader struct {
+	sink    source.Sink
+	log     hclog.Logger
+	metrics *metrics
+	watch   *watcher
+	all     *registry
+	told    *told
+	gone    func(id string) // called after a sandbox's last batch
+
+	mu    sync.Mutex
+	ready []*sandbox
+	loose []source.Positions
+	wake  chan struct{} // one slot
+
+	block  block
+	busy   []*sandbox
+	events []telemetry.Event
+}
+
+// push has s looked at soon.
+func (r *reader) push(s *sandbox) {
+	r.mu.Lock()
+	if !s.queued {
+		s.queued = true
+		r.ready = append(r.ready, s)
+	}
+	r.mu.Unlock()
+	r.nudge()
+}
+
+// note has positions made durable that belong to no batch.
+func (r *reader) note(p source.Positions) {
+	r.mu.Lock()
+	r.loose = append(r.loose, p)
+	r.mu.Unlock()
+	r.nudge()
+}
+
+func (r *reader) nudge() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *reader) pop() *sandbox {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.ready) == 0 {
+		return nil
+	}
+	s := r.ready[0]
+	r.ready[0] = nil
+	r.ready = r.ready[1:]
+	s.queued = false
+	return s
+}
+
+// run reads until ctx ends or the sink refuses.
+func (r *reader) run(ctx context.Context) error {
+	again, poll, sweep := time.NewTimer(time.Hour), time.NewTicker(pollEvery), time.NewTicker(sweepEvery)
+	defer again.Stop()
+	defer poll.Stop()
+	defer sweep.Stop()
+	waiting := false // for again
+	for {
+		if err := r.drain(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if len(r.busy) > 0 && !waiting {
+			waiting = true
+			again.Reset(busyPause + busyShare*time.Duration(len(r.busy)))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.wake:
+		case <-again.C:
+			waiting = false
+			for _, s := range r.busy {
+				s.busy = false
+				r.push(s)
+			}
+			clear(r.busy)
+			r.busy = r.busy[:0]
+		case <-poll.C:
+			r.watch.poll()
+		case <-sweep.C:
+			for _, s := range r.all.all() {
+				r.push(s)
+			}
+		}
+	}
+}
+
+// drain gives every ready sandbox its turns.
+func (r *reader) drain(ctx context.Context) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := r.emitLoose(ctx); err != nil {
+			return err
+		}
+		s := r.pop()
+		if s == nil {
+			return nil
+		}
+		if err := r.turn(ctx, s); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *reader) emitLoose(ctx context.Context) error {
+	r.mu.Lock()
+	loose := r.loose
+	r.loose = nil
+	r.mu.Unlock()
+	for _, p := range loose {
+		if err := r.sink.Emit(ctx, &source.Batch{Positions: p}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// turn reads one block of s and decides when to look again: at once when there
+// is more, after a pause when something came, and otherwise when the kernel
+// tells of the next line. After asking the kernel it looks once more: what was
+// written before it was asked is not told.
+func (r *reader) turn(ctx context.Context, s *sandbox) error {
+	for range 2 {
+		progress, more, err := r.step(ctx, s)
+		if err != nil {
+			return err
+		}
+		if more {
+			r.push(s)
+			return nil
+		}
+		if progress {
+			if !s.busy {
+				s.busy = true
+				r.busy = append(r.busy, s)
+			}
+			return nil
+		}
+		if !r.watch.arm(s) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// step reads up to one block of s and hands it over with everything that was
+// waiting for it.
+func (r *reader) step(ctx context.Context, s *sandbox) (progress, more bool, err error) {
+	target, start := s.begin()
+	if target == nil {
+		return false, false, nil
+	}
+	b := &r.block
+	b.reset()
+	b.out.tty = s.tail.tty.Load()
+	if start != nil {
+		r.checkRead(s, s.tail.begin(start, b))
+	}
+	limit := s.limit()
+	more, err = s.tail.next(b, limit)
+	r.checkRead(s, err)
+
+	stuck := !more && b.read == 0
+	ready, dropped := s.take(func(m *mark) bool {
+		if !s.tail.reached(m) && (m != limit || !stuck) {
+			return false
+		}
+		s.tail.flush(b)
+		return true
+	})
+	if dropped > 0 {
+		b.gap(telemetry.Gap{
+			Reason: telemetry.GapEvicted, Count: dropped,
+			Detail: "Exec and health events were dropped because the node's buffer was full for long.",
+		})
+	}
+	batch := source.Batch{Target: *target, Lines: b.out.lines, Positions: source.Positions{}}
+	ended := r.tellPending(&batch, s, ready, b)
+	batch.Gaps = b.gaps
+	if len(batch.Lines)+len(batch.Events)+len(batch.Gaps) == 0 && b.read == 0 && !ended && len(ready) == 0 {
+		return false, more, nil
+	}
+	if p := s.tail.position(); p != nil && !ended {
+		batch.Positions[logKey+s.id] = encode(p)
+	}
+	if err := r.emit(ctx, &batch, b); err != nil {
+		return false, false, err
+	}
+	if ended {
+		r.watch.disarm(s)
+		s.close()
+		r.gone(s.id)
+		return false, false, nil
+	}
+	return b.read > 0, more || len(ready) > 0, nil
+}
+
+// tellPending puts what was waiting into the batch. It reports whether nothing
+// comes after it.
+func (r *reader) tellPending(batch *source.Batch, s *sandbox, ready []pending, b *block) (ended bool) {
+	r.events = r.events[:0]
+	for i := range ready {
+		p := &ready[i]
+		if p.event != nil {
+			e := *p.event
+			e.Origin = batch.Origin
+			e.Stream, e.Source = telemetry.NoStream, telemetry.SourceProvider
+			r.events = append(r.events, e)
+		}
+		if p.gap != nil {
+			b.gap(*p.gap)
+		}
+		if p.run != nil {
+			batch.Positions[runKey+s.id] = p.run
+		}
+		if p.since != 0 {
+			batch.Positions[eventsKey] = encode(eventsPosition{Since: r.told.finish(p.since)})
+		}
+		if p.last {
+			batch.Positions[logKey+s.id] = forget
+			ended = true
+		}
+	}
+	batch.Events = r.events
+	return ended
+}
+
+func (r *reader) emit(ctx context.Context, batch *source.Batch, b *block) error {
+	for i := range batch.Gaps {
+		g := &batch.Gaps[i]
+		g.Agent, g.Session, g.Sandbox = batch.Origin.Agent, batch.Origin.Session, batch.Origin.Sandbox
+		r.metrics.gaps.WithLabelValues(string(g.Reason)).Inc()
+	}
+	if err := r.sink.Emit(ctx, batch); err != nil {
+		return fmt.Errorf("hand over what sandbox %.12s said: %w", batch.Origin.Sandbox, err)
+	}
+	r.metrics.count(batch)
+	r.metrics.bytes.Add(float64(b.read))
+	r.metrics.truncated.Add(float64(b.out.cut))
+	return nil
+}
+
+func (m *metrics) count(batch *source.Batch) {
+	var n [telemetry.Stderr + 1]int
+	for i := range batch.Lines {
+		n[batch.Lines[i].Stream]++
+	}
+	for stream := telemetry.Stdout; stream <= telemetry.Stderr; stream++ {
+		if n[stream] > 0 {
+			m.lines.WithLabelValues(stream.String()).Add(float64(n[stream]))
+		}
+	}
+	m.events.Add(float64(len(batch.Events)))
+}
+
+// checkRead says once that a log cannot be read. The sweep tries again.
+func (r *reader) checkRead(s *sandbox, err error) {
+	switch {
+	case err != nil && !s.broken:
+		s.broken = true
+		r.log.Warn("a container's log cannot be read; it is tried again every few seconds", "container", s.id, "error", err)
+	case err == nil && s.broken:
+		s.broken = false
+		r.log.Info("a container's log can be read again", "container", s.id)
+	}
+}

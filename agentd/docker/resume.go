@@ -1,0 +1,158 @@
+package docker
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// begin puts the reader where it has to start.
+func (t *tail) begin(start *beginning, b *block) error {
+	switch {
+	case start.position != nil:
+		return t.resume(start.position, b)
+	case start.now:
+		return t.toEnd()
+	}
+	return nil
+}
+
+// resume goes on from a position of an earlier process. Everything that the
+// position names is looked for by fingerprint among the files held; what cannot
+// be found is told as a gap in b.
+func (t *tail) resume(p *logPosition, b *block) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lastTime = p.Last
+	found := -1
+	for i, f := range t.files {
+		if err := t.recognise(f, &p.placeNote, i, &found); err != nil {
+			return err
+		}
+	}
+	if found < 0 {
+		if len(t.files) > 0 || p.Offset < p.Size {
+			b.gap(telemetry.Gap{
+				Reason: telemetry.GapRotated, Count: telemetry.GapUnknownCount, Since: p.Last,
+				Detail: "The log file that was being read rotated away or was removed while agentd was not running.",
+			})
+		}
+		return nil
+	}
+	f := t.files[found]
+	intact, err := f.holds(p)
+	if err != nil {
+		return err
+	}
+	if !intact {
+		b.gap(telemetry.Gap{
+			Reason: telemetry.GapTruncated, Count: telemetry.GapUnknownCount, Since: p.Last,
+			Detail: "The log file that was being read was truncated while agentd was not running.",
+		})
+		t.dropBefore(found)
+		return nil
+	}
+	until := place{file: f, off: p.Offset}
+	t.last, t.size = until, p.Size
+	if t.before, err = f.before(p.Offset); err != nil {
+		return err
+	}
+	t.resumeOpenLines(p, until, b)
+	return nil
+}
+
+// recognise sets found to i when f is the file of the note: by fingerprint,
+// and by inode among equals.
+func (t *tail) recognise(f *logFile, n *placeNote, i int, found *int) error {
+	print, err := f.fingerprint()
+	if err != nil {
+		return err
+	}
+	if print == "" || print != n.Print {
+		return nil
+	}
+	if *found < 0 || f.id == (fileID{device: n.Device, inode: n.Inode}) {
+		*found = i
+	}
+	return nil
+}
+
+// holds reports whether f still has what was read of it.
+func (l *logFile) holds(p *logPosition) (bool, error) {
+	size, err := l.size()
+	if err != nil || size < p.Offset {
+		return false, err
+	}
+	before, err := l.before(p.Offset)
+	return err == nil && hashOf(before) == p.Before, err
+}
+
+// resumeOpenLines starts at the position, or before it where a long line was
+// open there, whose pieces must be read again.
+func (t *tail) resumeOpenLines(p *logPosition, until place, b *block) {
+	first := until
+	var again replay
+	for stream, open := range map[telemetry.Stream]*openLine{telemetry.Stdout: p.Stdout, telemetry.Stderr: p.Stderr} {
+		switch {
+		case open == nil:
+		case open.From == nil:
+			j := &t.joiners[stream]
+			j.skipping, j.at = true, unixNano(open.Skip)
+		default:
+			i := slices.IndexFunc(t.files, func(f *logFile) bool { return f.print != "" && f.print == open.From.Print })
+			if i < 0 {
+				b.gap(telemetry.Gap{
+					Reason: telemetry.GapRotated, Count: 1, Since: p.Last,
+					Detail: "The beginning of a long line rotated away while agentd was not running.",
+				})
+				continue
+			}
+			from := place{file: t.files[i], off: open.From.Offset}
+			again.from[stream] = &from
+			if from.before(first) {
+				first = from
+			}
+		}
+	}
+	if first != until {
+		again.until = until
+		t.replay, t.resumed = &again, p
+	}
+	t.dropBefore(slices.Index(t.files, first.file))
+	t.off = first.off
+}
+
+// dropBefore lets go of the files before the i-th: they were read.
+func (t *tail) dropBefore(i int) {
+	for _, f := range t.files[:i] {
+		f.close()
+	}
+	t.files = slices.Delete(t.files, 0, i)
+	t.off = 0
+}
+
+// toEnd passes over everything that is there now.
+func (t *tail) toEnd() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := len(t.files)
+	if n == 0 {
+		return nil
+	}
+	t.dropBefore(n - 1)
+	f := t.files[0]
+	size, err := f.size()
+	if err != nil {
+		return err
+	}
+	if _, err := f.fingerprint(); err != nil {
+		return err
+	}
+	if t.before, err = f.before(size); err != nil {
+		return fmt.Errorf("pass over an old log: %w", err)
+	}
+	t.off, t.size = size, size
+	t.last = place{file: f, off: size}
+	return nil
+}

@@ -1,0 +1,228 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/shared/retry"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// name prefixes this source's positions.
+const name = "docker"
+
+// docker is the source.
+type docker struct {
+	cfg     Config
+	choose  selection
+	log     hclog.Logger
+	metrics *metrics
+	// connect makes a client; tests put another engine behind it.
+	connect func(endpoint string) (engine, error)
+}
+
+// New returns the source. It touches neither the engine nor the disk before
+// Run, and registers its metrics with the registerer.
+func New(cfg Config, log hclog.Logger, registerer prometheus.Registerer) (source.Source, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("docker source: %w", err)
+	}
+	choose, err := newSelection(&cfg)
+	if err != nil {
+		return nil, fmt.Errorf("docker source: %w", err)
+	}
+	m, err := newMetrics(registerer)
+	if err != nil {
+		return nil, err
+	}
+	return &docker{cfg: cfg, choose: choose, log: log.Named(name), metrics: m, connect: newMobyEngine}, nil
+}
+
+// Name is "docker".
+func (d *docker) Name() string { return name }
+
+// Run reads until ctx ends.
+func (d *docker) Run(ctx context.Context, resume source.Positions, to source.Sink) error {
+	if len(d.cfg.Files) > 0 {
+		return d.runFiles(ctx, resume, to)
+	}
+	e, err := d.connect(d.cfg.Endpoint)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	info, err := d.awaitEngine(ctx, e)
+	if err != nil {
+		return nil //nolint:nilerr // the context has ended while no engine answered: nothing was read
+	}
+	return d.runEngine(ctx, e, d.logRoot(info), resume, to)
+}
+
+// runEngine wires the parts of doc.go's picture and waits for all of them.
+func (d *docker) runEngine(ctx context.Context, e engine, root string, resume source.Positions, to source.Sink) error {
+	progress, first := newTold(resume)
+	all := newRegistry()
+	drain := &drain{engine: e, log: d.log, metrics: d.metrics, wake: make(chan struct{}, 1)}
+	read := d.newReader(to, all, progress)
+	group, ctx := errgroup.WithContext(ctx)
+	c := &control{
+		cfg: &d.cfg, choose: d.choose, engine: e, log: d.log, metrics: d.metrics, root: root,
+		all: all, reader: read, drain: drain, told: progress, first: first, resume: resume,
+		runs: map[string]*run{}, suspects: map[string]bool{}, wake: make(chan struct{}, 1),
+	}
+	c.follows = newFollows(ctx, group, c)
+	c.watch = newWatcher(d.log, c.found, read.push)
+	read.watch, read.gone = c.watch, c.gone
+	c.loadRuns()
+	defer d.closeAll(all, c.watch)
+
+	if root != "" {
+		if _, err := c.watch.dir(root); err != nil {
+			d.log.Warn("the engine's containers directory cannot be read, so logs come through the engine's API, "+
+				"which costs far more and loses lines at rotation. Let agentd read it (CAP_DAC_READ_SEARCH)", "directory", root, "error", err)
+			c.root = ""
+		}
+	}
+	group.Go(func() error { return c.watch.run(ctx) })
+	group.Go(func() error { return read.run(ctx) })
+	group.Go(func() error { return c.run(ctx) })
+	group.Go(func() error { return drain.run(ctx, progress.since()) })
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}
+
+func (d *docker) newReader(to source.Sink, all *registry, progress *told) *reader {
+	return &reader{sink: to, log: d.log, metrics: d.metrics, all: all, told: progress, wake: make(chan struct{}, 1)}
+}
+
+func (d *docker) closeAll(all *registry, w *watcher) {
+	w.close()
+	for _, s := range all.all() {
+		s.close()
+	}
+	d.metrics.sandboxes.Set(0)
+}
+
+// awaitEngine waits until the engine answers.
+func (d *docker) awaitEngine(ctx context.Context, e engine) (engineInfo, error) {
+	pause := retry.Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second}
+	said := ""
+	for {
+		info, err := ask(ctx, e)
+		if err == nil {
+			d.log.Info("reading a Docker engine", "version", info.Version, "root", info.Root)
+			return info, nil
+		}
+		if ctx.Err() != nil {
+			return engineInfo{}, ctx.Err()
+		}
+		if err.Error() != said {
+			said = err.Error()
+			d.log.Warn("no Docker engine answers; it is tried again until one does. Check that it runs, "+
+				"that docker.endpoint names it, and that agentd may use its socket", "error", err)
+		}
+		if err := retry.Sleep(ctx, pause.Next()); err != nil {
+			return engineInfo{}, err
+		}
+	}
+}
+
+func ask(ctx context.Context, e engine) (engineInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if err := e.Ping(ctx); err != nil {
+		return engineInfo{}, err
+	}
+	return e.Info(ctx)
+}
+
+// logRoot returns the directory of the containers' directories, or nothing
+// where it is another machine's.
+func (d *docker) logRoot(info engineInfo) string {
+	switch {
+	case d.cfg.LogRoot != "":
+		return filepath.Clean(d.cfg.LogRoot)
+	case info.Local && info.Root != "":
+		return filepath.Join(info.Root, "containers")
+	}
+	return ""
+}
+
+// newTold reads how far events were told, and whether this is the first start.
+func newTold(resume source.Positions) (t *told, first bool) {
+	t = &told{start: time.Now().UTC()}
+	var p eventsPosition
+	if raw, ok := resume[eventsKey]; ok && json.Unmarshal(raw, &p) == nil {
+		t.latest = p.Since
+		return t, false
+	}
+	return t, len(resume) == 0
+}
+
+// loadRuns reads what was told of each container's life by an earlier process.
+func (c *control) loadRuns() {
+	for key, raw := range c.resume {
+		id, ok := strings.CutPrefix(key, runKey)
+		if !ok || !isContainerID(id) {
+			continue
+		}
+		r := new(run)
+		if err := json.Unmarshal(raw, &r.runPosition); err != nil {
+			c.log.Warn("what was told of a container cannot be read; it is found again", "container", id, "error", err)
+			continue
+		}
+		r.resumed = r.Told
+		c.runs[id] = r
+	}
+}
+
+// identifyVanished identifies a container of which only our own note is left.
+func (c *control) identifyVanished(r *run) {
+	w := r.Who
+	target := source.Target{Org: w.Org, Env: w.Env, Origin: telemetry.Origin{
+		Agent: w.Agent, Session: w.Session, User: w.User, Provider: telemetry.Docker,
+		Sandbox: telemetry.SandboxID(r.sandbox.id), Source: telemetry.SourceAgent,
+	}}
+	start := &beginning{}
+	if raw, ok := c.resume[logKey+r.sandbox.id]; ok {
+		if p := new(logPosition); json.Unmarshal(raw, p) == nil {
+			start.position = p
+		}
+	}
+	r.sandbox.identified(&target, start)
+}
+
+// runFiles reads files without any engine.
+func (d *docker) runFiles(ctx context.Context, resume source.Positions, to source.Sink) error {
+	progress, _ := newTold(resume)
+	all := newRegistry()
+	read := d.newReader(to, all, progress)
+	f := &files{docker: d, all: all, reader: read, resume: resume}
+	f.watch = newWatcher(d.log, f.found, read.push)
+	read.watch, read.gone = f.watch, all.remove
+	defer d.closeAll(all, f.watch)
+	if err := f.open(); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return f.watch.run(ctx) })
+	group.Go(func() error { return read.run(ctx) })
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return err
+}

@@ -1,0 +1,405 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+)
+
+// watcher opens log files the moment they are created and says when a log that
+// was read to its end has grown. It uses one inotify instance: a watch on the
+// directory of directories, one on each directory, and one on each log that is
+// idle. That one fires once and is set again by the reader, so that a storm of
+// lines costs no storm of events. Its goroutine does nothing that can wait.
+//
+// Where the kernel grants no watches (fs.inotify.max_user_watches), the same
+// looks are taken every 250 ms instead.
+type watcher struct {
+	log   hclog.Logger
+	f     *os.File // the inotify instance; nil: none was granted
+	found func(dir, name string)
+	wake  func(*sandbox)
+
+	mu      sync.Mutex
+	dirs    map[int32]*watchedDir
+	byPath  map[string]*watchedDir
+	logs    map[int32]idleLog
+	refused bool // a watch was refused, and the log says so
+	closed  bool
+}
+
+// watchedDir is a directory in which logs, or directories of logs, appear.
+type watchedDir struct {
+	path   string
+	wd     int32
+	polled bool                // no watch was granted
+	logs   map[string]*sandbox // by the log's base name
+}
+
+// idleLog is a log that wakes its sandbox at the next line.
+type idleLog struct {
+	s *sandbox
+	f *logFile
+}
+
+// inotifyBytes is room for some hundred events at once.
+const inotifyBytes = 64 << 10
+
+// newWatcher makes a watcher. found is called with every name that appears in
+// a watched directory and belongs to no sandbox yet; wake with every sandbox
+// that has something to read.
+func newWatcher(log hclog.Logger, found func(dir, name string), wake func(*sandbox)) *watcher {
+	w := &watcher{
+		log: log, found: found, wake: wake,
+		dirs: map[int32]*watchedDir{}, byPath: map[string]*watchedDir{}, logs: map[int32]idleLog{},
+	}
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		w.refuse(err)
+		return w
+	}
+	w.f = os.NewFile(uintptr(fd), "inotify")
+	return w
+}
+
+// refuse says once that the kernel grants no more watches.
+func (w *watcher) refuse(err error) {
+	if !w.refused {
+		w.refused = true
+		w.log.Warn("the kernel refuses to watch files; they are looked at every 250 ms instead. "+
+			"Raise fs.inotify.max_user_watches and max_user_instances", "error", err)
+	}
+}
+
+// add calls inotify_add_watch. The caller holds mu.
+func (w *watcher) add(path string, mask uint32) (int32, error) {
+	if w.f == nil || w.closed {
+		return 0, unix.ENOSPC
+	}
+	var wd int
+	var addErr error
+	// Control keeps the descriptor open while it is used.
+	conn, err := w.f.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) { wd, addErr = unix.InotifyAddWatch(int(fd), path, mask) })
+	}
+	if err = errors.Join(err, addErr); err != nil {
+		return 0, &os.PathError{Op: "watch", Path: path, Err: err}
+	}
+	return int32(wd), nil
+}
+
+// dir begins to watch a directory; a second call changes nothing. What is in it
+// already is not told.
+func (w *watcher) dir(path string) (*watchedDir, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dirLocked(path)
+}
+
+func (w *watcher) dirLocked(path string) (*watchedDir, error) {
+	if d := w.byPath[path]; d != nil {
+		return d, nil
+	}
+	d := &watchedDir{path: path, logs: map[string]*sandbox{}}
+	wd, err := w.add(path, unix.IN_CREATE|unix.IN_ONLYDIR)
+	switch {
+	case err == nil:
+		d.wd = wd
+		w.dirs[wd] = d
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM):
+		d.polled = true
+		w.refuse(err)
+	default:
+		return nil, err
+	}
+	w.byPath[path] = d
+	return d, nil
+}
+
+// follow pins the files of a sandbox's log now and whenever a new one is created.
+func (w *watcher) follow(s *sandbox) error {
+	w.mu.Lock()
+	d, err := w.dirLocked(s.tail.dir)
+	fresh := err == nil && d.logs[s.tail.base] == nil
+	if fresh {
+		d.logs[s.tail.base] = s
+	}
+	w.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	_, err = s.tail.pin()
+	if fresh {
+		s.tail.watched()
+	}
+	w.pinConfig(s)
+	w.wake(s)
+	return err
+}
+
+// pinConfig holds the engine's note of a container until it is identified.
+func (w *watcher) pinConfig(s *sandbox) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.target != nil || s.config != nil {
+		return
+	}
+	if f, err := os.Open(filepath.Join(s.tail.dir, configFile)); err == nil {
+		s.config = f
+	}
+}
+
+// arm has the kernel wake s when its newest log grows. It returns false when
+// that was so already, or cannot be.
+func (w *watcher) arm(s *sandbox) bool {
+	f, newer := s.tail.current()
+	if f == nil || newer {
+		return newer
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s.armed != nil && s.armed != f {
+		w.disarmLocked(s)
+	}
+	if f.watch != 0 {
+		return false
+	}
+	// By descriptor: the name may mean another file by now.
+	wd, err := w.add("/proc/self/fd/"+strconv.Itoa(int(f.f.Fd())), unix.IN_MODIFY|unix.IN_ONESHOT)
+	if err != nil {
+		if w.f != nil && !w.closed {
+			w.refuse(err)
+		}
+		return false
+	}
+	f.watch, s.armed = wd, f
+	w.logs[wd] = idleLog{s: s, f: f}
+	return true
+}
+
+// disarm takes back arm.
+func (w *watcher) disarm(s *sandbox) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.disarmLocked(s)
+	if d := w.byPath[s.tail.dir]; d != nil && d.logs[s.tail.base] == s {
+		delete(d.logs, s.tail.base)
+		if len(d.logs) == 0 && filepath.Base(d.path) == s.id {
+			w.removeLocked(d.wd)
+			w.forgetDir(d)
+		}
+	}
+}
+
+func (w *watcher) disarmLocked(s *sandbox) {
+	if f := s.armed; f != nil && f.watch != 0 {
+		w.removeLocked(f.watch)
+		delete(w.logs, f.watch)
+		f.watch = 0
+	}
+	s.armed = nil
+}
+
+// removeLocked ends a watch, if the kernel has not done so itself.
+func (w *watcher) removeLocked(wd int32) {
+	if w.f == nil || w.closed || wd == 0 {
+		return
+	}
+	if conn, err := w.f.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { _, _ = unix.InotifyRmWatch(int(fd), uint32(wd)) })
+	}
+}
+
+func (w *watcher) forgetDir(d *watchedDir) {
+	delete(w.dirs, d.wd)
+	delete(w.byPath, d.path)
+}
+
+// run tells of events until ctx ends.
+func (w *watcher) run(ctx context.Context) error {
+	if w.f == nil {
+		<-ctx.Done()
+		return nil
+	}
+	stop := context.AfterFunc(ctx, w.close)
+	defer stop()
+	buf := make([]byte, inotifyBytes)
+	created := map[*sandbox]bool{}
+	for {
+		n, err := w.f.Read(buf)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read file events: %w", err)
+		}
+		w.take(buf[:n], created)
+		// A read that left room has emptied the kernel's queue, so every file
+		// created until then has been looked for.
+		if n < len(buf)/2 {
+			for s := range created {
+				if s.tail.settle() {
+					w.wake(s)
+				}
+			}
+			clear(created)
+		}
+	}
+}
+
+// close ends run.
+func (w *watcher) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.f != nil && !w.closed {
+		w.closed = true
+		w.f.Close()
+	}
+}
+
+// take handles the events of one read.
+func (w *watcher) take(buf []byte, created map[*sandbox]bool) {
+	for len(buf) >= unix.SizeofInotifyEvent {
+		wd := int32(binary.NativeEndian.Uint32(buf[0:]))
+		mask := binary.NativeEndian.Uint32(buf[4:])
+		size := int(binary.NativeEndian.Uint32(buf[12:]))
+		buf = buf[unix.SizeofInotifyEvent:]
+		if size > len(buf) {
+			return
+		}
+		name := string(bytes.TrimRight(buf[:size], "\x00"))
+		buf = buf[size:]
+		switch {
+		case mask&unix.IN_Q_OVERFLOW != 0:
+			w.log.Warn("more happened to files than the kernel keeps; looking at all of them")
+			w.lookAtAll()
+		case mask&unix.IN_IGNORED != 0:
+			w.ended(wd)
+		case mask&unix.IN_CREATE != 0:
+			w.createdName(wd, name, created)
+		case mask&unix.IN_MODIFY != 0:
+			w.grown(wd)
+		}
+	}
+}
+
+// ended forgets a watch that the kernel has ended: it fired, or its file is gone.
+func (w *watcher) ended(wd int32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if d := w.dirs[wd]; d != nil {
+		w.forgetDir(d)
+	}
+	if l, ok := w.logs[wd]; ok {
+		delete(w.logs, wd)
+		l.f.watch = 0
+	}
+}
+
+func (w *watcher) grown(wd int32) {
+	w.mu.Lock()
+	l, ok := w.logs[wd]
+	if ok {
+		delete(w.logs, wd)
+		l.f.watch = 0
+	}
+	w.mu.Unlock()
+	if ok {
+		w.wake(l.s)
+	}
+}
+
+func (w *watcher) createdName(wd int32, name string, created map[*sandbox]bool) {
+	w.mu.Lock()
+	d := w.dirs[wd]
+	var s *sandbox
+	path := ""
+	if d != nil {
+		s, path = d.logs[name], d.path
+	}
+	w.mu.Unlock()
+	switch {
+	case d == nil:
+	case s == nil:
+		w.found(path, name)
+	default:
+		s.tail.wasCreated()
+		created[s] = true
+		w.pinLog(s)
+	}
+}
+
+// pinLog pins what is new of a log.
+func (w *watcher) pinLog(s *sandbox) {
+	fresh, err := s.tail.pin()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		w.log.Warn("a log file cannot be opened", "container", s.id, "error", err)
+	}
+	if fresh {
+		w.pinConfig(s)
+		w.wake(s)
+	}
+}
+
+// poll looks where the kernel does not tell.
+func (w *watcher) poll() {
+	if w.refusedAny() {
+		w.look(func(d *watchedDir) bool { return d.polled })
+	}
+}
+
+func (w *watcher) refusedAny() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.refused
+}
+
+// lookAtAll looks everywhere.
+func (w *watcher) lookAtAll() { w.look(func(*watchedDir) bool { return true }) }
+
+// look finds new names and new files in the directories chosen, and wakes
+// every sandbox in them, and every one whose log does not wake it.
+func (w *watcher) look(chosen func(*watchedDir) bool) {
+	w.mu.Lock()
+	var dirs []*watchedDir
+	var logs []*sandbox
+	for _, d := range w.byPath {
+		if chosen(d) {
+			dirs = append(dirs, d)
+		}
+		for _, s := range d.logs {
+			if chosen(d) || s.armed == nil || s.armed.watch == 0 {
+				logs = append(logs, s)
+			}
+		}
+	}
+	w.mu.Unlock()
+	for _, d := range dirs {
+		entries, err := os.ReadDir(d.path)
+		if err != nil {
+			if errors.Is(err, os.ErrNotExist) {
+				w.mu.Lock()
+				w.forgetDir(d)
+				w.mu.Unlock()
+			}
+			continue
+		}
+		for _, e := range entries {
+			w.found(d.path, e.Name())
+		}
+	}
+	for _, s := range logs {
+		w.pinLog(s)
+		w.wake(s)
+	}
+}
