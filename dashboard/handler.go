@@ -58,23 +58,21 @@ type encoded struct {
 	bytes []byte
 }
 
-// Handler serves the app that Files returned, or says that there is none.
-func Handler(files fs.FS, built bool) (http.Handler, error) {
+// Handler serves the app that is in this binary, or says that there is none.
+func Handler() http.Handler {
+	files, built := Files()
 	if !built {
-		return page(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", contentTypes[".html"])
-			w.Header().Set("Cache-Control", "no-store")
-			w.WriteHeader(http.StatusNotFound)
-			_, _ = w.Write([]byte(notBuilt)) // the client is gone: nothing to do
-		})), nil
+		return page(http.HandlerFunc(serveNotBuilt))
 	}
+	return handler(files)
+}
+
+// handler serves the app of these files; without an index.html there is none.
+func handler(files fs.FS) http.Handler {
 	assets, err := load(files)
-	if err != nil {
-		return nil, fmt.Errorf("load the dashboard: %w", err)
-	}
 	index, ok := assets[indexName]
-	if !ok {
-		return nil, fmt.Errorf("load the dashboard: there is no %s: build it with `make dashboard`", indexName)
+	if err != nil || !ok {
+		return page(http.HandlerFunc(serveNotBuilt))
 	}
 	return page(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name := strings.TrimPrefix(path.Clean("/"+r.URL.Path), "/")
@@ -92,7 +90,14 @@ func Handler(files fs.FS, built bool) (http.Handler, error) {
 			w.Header().Set("Cache-Control", "no-cache")
 			index.serve(w, r)
 		}
-	})), nil
+	}))
+}
+
+func serveNotBuilt(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", contentTypes[".html"])
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusNotFound)
+	_, _ = w.Write([]byte(notBuilt)) // the client is gone: nothing to do
 }
 
 // page adds the headers of every answer and refuses all but reading.

@@ -22,15 +22,6 @@ var built = fstest.MapFS{
 	"assets/unknown-1.blob9": {Data: []byte{0, 1}},
 }
 
-func newHandler(t *testing.T) http.Handler {
-	t.Helper()
-	h, err := Handler(built, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
 func get(t *testing.T, h http.Handler, method, target string, header http.Header) *http.Response {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, target, http.NoBody)
@@ -54,7 +45,7 @@ func body(t *testing.T, r *http.Response) string {
 func TestHandlerRoutes(t *testing.T) {
 	t.Parallel()
 	const page, immutable, fresh = "<!doctype html><title>app</title>", "public, max-age=31536000, immutable", "no-cache"
-	h := newHandler(t)
+	h := handler(built)
 	for _, test := range []struct {
 		target, body, contentType, cache string
 		status                           int
@@ -98,7 +89,7 @@ func TestHandlerRoutes(t *testing.T) {
 
 func TestHandlerEncodings(t *testing.T) {
 	t.Parallel()
-	h := newHandler(t)
+	h := handler(built)
 	for _, test := range []struct{ accept, target, coding, body string }{
 		{"gzip, deflate, br, zstd", "/assets/app-1a2b.js", "br", "br of app"},
 		{"gzip", "/assets/app-1a2b.js", "gzip", "gz of app"},
@@ -125,7 +116,7 @@ func TestHandlerEncodings(t *testing.T) {
 
 func TestHandlerAnswersNotModified(t *testing.T) {
 	t.Parallel()
-	h := newHandler(t)
+	h := handler(built)
 	first := get(t, h, http.MethodGet, "/", nil)
 	again := get(t, h, http.MethodGet, "/logs", http.Header{"If-None-Match": {first.Header.Get("ETag")}})
 	if again.StatusCode != http.StatusNotModified {
@@ -139,7 +130,7 @@ func TestHandlerAnswersNotModified(t *testing.T) {
 
 func TestHandlerOnlyReads(t *testing.T) {
 	t.Parallel()
-	h := newHandler(t)
+	h := handler(built)
 	if r := get(t, h, http.MethodPost, "/", nil); r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST: %d, Allow %q", r.StatusCode, r.Header.Get("Allow"))
 	}
@@ -150,10 +141,7 @@ func TestHandlerOnlyReads(t *testing.T) {
 
 func TestHandlerWithoutBuild(t *testing.T) {
 	t.Parallel()
-	h, err := Handler(fstest.MapFS{".keep": {}}, false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := handler(fstest.MapFS{".keep": {}})
 	r := get(t, h, http.MethodGet, "/", nil)
 	if got := body(t, r); r.StatusCode != http.StatusNotFound || !strings.Contains(got, "make dashboard") {
 		t.Errorf("not built: %d %q", r.StatusCode, got)
@@ -161,16 +149,18 @@ func TestHandlerWithoutBuild(t *testing.T) {
 	if got := r.Header.Get("Content-Security-Policy"); got != Policy {
 		t.Errorf("not built: policy %q", got)
 	}
-	if _, err := Handler(fstest.MapFS{".keep": {}}, true); err == nil {
-		t.Error("a build without index.html was accepted")
-	}
 }
 
-// TestFiles holds in both states of a work tree: built and not.
-func TestFiles(t *testing.T) {
+// TestHandlerOfThisBinary holds in both states of a work tree: built and not.
+func TestHandlerOfThisBinary(t *testing.T) {
 	t.Parallel()
-	files, ok := Files()
-	if _, err := Handler(files, ok); err != nil {
-		t.Errorf("handler of the embedded files: %v", err)
+	_, built := Files()
+	r := get(t, Handler(), http.MethodGet, "/", nil)
+	want := http.StatusNotFound
+	if built {
+		want = http.StatusOK
+	}
+	if r.StatusCode != want {
+		t.Errorf("built %v: %d, want %d", built, r.StatusCode, want)
 	}
 }

@@ -13,7 +13,7 @@
 //
 // Tests steer it by POST /mock/<what> with a JSON body: emit {entries}, gap
 // {gap}, cut {} (breaks all streams), hold {on} (refuses streams), expire {}
-// (ends all sessions), rate {perSecond}, reset {lines}, fail {times}.
+// (ends all sessions), burst {count}, rate {perSecond}, reset {lines}, fail {times}.
 import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
@@ -166,6 +166,10 @@ async function bodyOf(request) {
 
 const steer = {
   emit: ({ entries: list = [{}] }) => list.forEach((over) => emit(makeEntry(Date.now(), over))),
+  burst: ({ count }) => {
+    const now = Date.now();
+    for (let n = 0; n < count; n++) emit(makeEntry(now + n / 100, { message: `row ${n} ${'some words '.repeat(n % 30)}` }));
+  },
   gap: ({ gap }) => {
     for (const { response } of streams) response.write(`id: 1-${entries.length}\nevent: gap\ndata:${JSON.stringify(gap)}\n\n`);
   },

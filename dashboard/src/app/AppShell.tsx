@@ -1,19 +1,14 @@
-import { useQuery, useQueryClient } from '@tanstack/react-query';
+import { useQueryClient } from '@tanstack/react-query';
 import { Link, Outlet, useRouter } from '@tanstack/react-router';
 import { Bot, CircleHelp, Layers, LoaderCircle, LogOut, Monitor, Moon, ScrollText, Sun } from 'lucide-react';
 import { useState } from 'react';
 import { request } from '../api/client';
-import type { Me } from '../api/types';
-import { visible } from '../text/controls';
 import { HelpOverlay } from './HelpOverlay';
 import { useKeys } from './keys';
 import { Logo } from './Logo';
+import { useMe } from './me';
 import { Problem } from './Problem';
 import { THEMES, useTheme } from './theme';
-
-export function useMe() {
-  return useQuery({ queryKey: ['me'], queryFn: ({ signal }) => request<Me>('/v1/me', { signal }), staleTime: 60_000 });
-}
 
 const pages = [
   { to: '/logs', label: 'Logs', icon: ScrollText },
@@ -78,21 +73,6 @@ export function AppShell() {
       </div>
       {help && <HelpOverlay close={() => setHelp(false)} />}
     </div>
-  );
-}
-
-/** Whose data is on the screen: organisation and environment. */
-export function Whose() {
-  const { data } = useMe();
-  if (!data) return null;
-  const test = data.environment === 'test';
-  return (
-    <span className="ml-auto flex min-w-0 items-center gap-2 text-[13px] text-muted" title={`Key ${visible(data.key.name || data.key.id)}`}>
-      <bdi className="truncate">{visible(data.organisation.name || data.organisation.id)}</bdi>
-      <span className={`shrink-0 rounded-full border px-2 py-px text-[11px] font-semibold ${test ? 'border-warn bg-warn-bg text-warn' : 'border-line-strong text-ok'}`}>
-        {visible(data.environment)}
-      </span>
-    </span>
   );
 }
 

@@ -71,7 +71,7 @@ export function SignIn() {
         </button>
         <p id="sign-in-help" className="mt-5 text-[12.5px] leading-relaxed text-muted">
           No key yet? On the aggregator’s machine, run
-          <code className="mt-1.5 block rounded-md border border-line bg-surface px-2.5 py-1.5 font-mono text-[12px] text-text">aggregator key create --help</code>
+          <code className="mt-1.5 block rounded-md border border-line bg-surface px-2.5 py-1.5 font-mono text-[12px] text-text">aggregator key create -org org_… -name dashboard</code>
         </p>
       </form>
     </main>

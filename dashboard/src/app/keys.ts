@@ -32,5 +32,5 @@ function isTyping(target: EventTarget | null): boolean {
 }
 
 function isControl(target: EventTarget | null): boolean {
-  return target instanceof HTMLElement && target.closest('button, a[href], summary, [role="option"]') !== null;
+  return target instanceof HTMLElement && target.closest('button, a[href], summary') !== null;
 }

@@ -68,9 +68,9 @@ function Choices({ name, path, chosen, choose }: Omit<IdPickerProps, 'label'> & 
     <div onKeyDown={(event) => moveFocus(event)}>
       <input
         className="field" autoFocus value={text} onChange={(event) => setText(event.target.value)} onKeyDown={onKeyDown}
-        placeholder={`Type or choose a ${name} id`} aria-label={`Find a ${name}`} spellCheck={false} autoComplete="off" maxLength={128}
+        placeholder="Type or choose an id" aria-label={`Find by ${name} id`} spellCheck={false} autoComplete="off" maxLength={128}
       />
-      <ul className="mt-2" role="listbox" aria-multiselectable="true" aria-label={`Newest ${name}s`}>
+      <ul className="mt-2" aria-label={`Newest ${name}s`}>
         {missing.map((id) => (
           <Choice key={id} item={{ id, status: 'chosen' }} chosen now={now} toggle={toggle} />
         ))}
@@ -90,8 +90,8 @@ function Choices({ name, path, chosen, choose }: Omit<IdPickerProps, 'label'> & 
 
 function Choice({ item, chosen, now, toggle }: { item: Item; chosen: boolean; now: number; toggle: (id: string) => void }) {
   return (
-    <li role="option" aria-selected={chosen}>
-      <button type="button" onClick={() => toggle(item.id)} className="flex w-full items-center gap-2 rounded-md px-2 py-1.5 text-left text-[13px] hover:bg-hover">
+    <li>
+      <button type="button" aria-pressed={chosen} onClick={() => toggle(item.id)} className="flex w-full items-center gap-2 rounded-md px-2 py-1.5 text-left text-[13px] hover:bg-hover">
         <Check size={14} className={chosen ? 'text-accent' : 'invisible'} aria-hidden />
         <span className="min-w-0 flex-1 truncate font-mono text-[12.5px]">{visible(item.id)}</span>
         <span className="shrink-0 text-[11.5px] text-faint">

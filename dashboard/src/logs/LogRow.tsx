@@ -46,6 +46,7 @@ export const LogRowView = memo(function LogRowView({ row, index, start, selected
         <i className="log-dot" style={{ '--hue': hueOf(entry.agentId) } as React.CSSProperties} aria-hidden="true" />
         <span>{visible(entry.agentId)}</span>
       </span>
+      {row.late && <span className="log-tag">late</span>}
       <span className="log-message">
         <LogText message={entry.message} search={search} limit={longestInRow} oneLine={!wrapped} />
       </span>

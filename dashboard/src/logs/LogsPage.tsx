@@ -1,6 +1,6 @@
 import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useMemo, useRef, useSyncExternalStore } from 'react';
-import { Whose } from '../app/AppShell';
+import { Whose } from '../app/Whose';
 import { useKeys } from '../app/keys';
 import { Problem } from '../app/Problem';
 import { useFlag } from '../app/settings';
@@ -20,17 +20,28 @@ function useFeed(filters: Filters): [LogFeed, FeedState] {
   const feed = useMemo(() => new LogFeed(JSON.parse(key) as Filters), [key]);
   useEffect(() => {
     feed.start();
-    window.theazoFeed = feed;
     return () => feed.close();
   }, [feed]);
+  useSleepWhileHidden(feed);
   return [feed, useSyncExternalStore(feed.subscribe, feed.snapshot)];
 }
 
-declare global {
-  interface Window {
-    /** The running view, for the browser tests, which fill it with rows. */
-    theazoFeed?: LogFeed;
-  }
+const sleepAfterMs = 60_000;
+
+function useSleepWhileHidden(feed: LogFeed): void {
+  useEffect(() => {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const change = () => {
+      clearTimeout(timer);
+      if (document.hidden) timer = setTimeout(() => feed.sleep(), sleepAfterMs);
+      else feed.wake();
+    };
+    document.addEventListener('visibilitychange', change);
+    return () => {
+      clearTimeout(timer);
+      document.removeEventListener('visibilitychange', change);
+    };
+  }, [feed]);
 }
 
 export function LogsPage() {
@@ -137,6 +148,7 @@ function Body({ feed, state, wrapped, selected, open, clear }: BodyProps) {
 function Header({ feed, state }: { feed: LogFeed; state: FeedState }) {
   return (
     <header className="flex h-12 shrink-0 items-center gap-3 px-3 md:px-4">
+      <title>Logs · Theazo</title>
       <h1 className="text-[15px] font-semibold">Logs</h1>
       <Connection state={state} />
       {state.phase === 'ready' && (

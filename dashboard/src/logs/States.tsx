@@ -1,5 +1,8 @@
 import { Container, SearchX } from 'lucide-react';
+import type { Me } from '../api/types';
 import { Copy } from '../app/Copy';
+import { useMe } from '../app/me';
+import { shellWord } from './copies';
 
 /** What the Logs page shows in place of rows. */
 
@@ -30,13 +33,23 @@ export function NoMatch({ live, clear }: { live: boolean; clear: () => void }) {
   );
 }
 
-const command = `docker run -d --name hello-agent \\
-  --label theazo.agent_id=agt_hello \\
-  --label theazo.session_id=ses_first \\
-  --label theazo.user_id=user_1 \\
-  busybox sh -c 'n=0; while :; do n=$((n+1)); echo "hello $n"; sleep 1; done'`;
+const script = `'n=0; while :; do n=$((n+1)); echo "hello $n"; sleep 1; done'`;
+
+/** A container whose lines come to the organisation and environment of this very page. */
+function command(me: Me | undefined): string {
+  const labels = [
+    ['agent_id', 'agt_hello'],
+    ['session_id', 'ses_first'],
+    ['user_id', 'user_1'],
+    ...(me ? [['org_id', me.organisation.id]] : []),
+    ...(me && me.environment !== 'live' ? [['environment', me.environment]] : []),
+  ];
+  return ['docker run -d --name hello-agent', ...labels.map(([name, value = '']) => `  --label theazo.${name}=${shellWord(value)}`), `  busybox sh -c ${script}`].join(' \\\n');
+}
 
 export function FirstRun() {
+  const me = useMe().data;
+  const text = command(me);
   return (
     <Centre wide>
       <div className="flex items-center gap-3">
@@ -52,11 +65,12 @@ export function FirstRun() {
         On a machine where <code className="font-mono text-text">agentd</code> runs, start any container. The labels say whose lines they are; without them a container still gets an agent id of its own.
       </p>
       <div className="relative mt-3">
-        <pre className="overflow-x-auto rounded-lg border border-line bg-surface p-4 font-mono text-[12.5px] leading-5">{command}</pre>
-        <Copy className="btn absolute top-2 right-2 !h-7 !px-2" text={() => command} label="Copy the command" />
+        <pre className="overflow-x-auto rounded-lg border border-line bg-surface p-4 font-mono text-[12.5px] leading-5">{text}</pre>
+        <Copy className="btn absolute top-2 right-2 !h-7 !px-2" text={() => text} label="Copy the command" />
       </div>
       <p className="mt-4 text-[13px] text-muted">
-        No node yet? <code className="font-mono text-text">aggregator node --help</code> makes a join token for <code className="font-mono text-text">agentd enroll</code>.
+        No node yet? <code className="font-mono text-text">aggregator node token -org {me?.organisation.id ?? 'org_…'}</code> prints a token with which{' '}
+        <code className="font-mono text-text">agentd enroll</code> joins one.
       </p>
     </Centre>
   );

@@ -1,4 +1,4 @@
-import { Pause, Play, Search, Terminal, WrapText, X } from 'lucide-react';
+import { FilterX, Pause, Play, Search, Terminal, WrapText, X } from 'lucide-react';
 import { useEffect, useState, type RefObject } from 'react';
 import { LEVELS } from '../api/types';
 import { Copy } from '../app/Copy';
@@ -42,6 +42,11 @@ export function Toolbar({ filters, change, clear, following, canFollow, togglePa
             );
           })}
         </div>
+        {isFiltered(filters) && (
+          <button type="button" className="btn btn-quiet btn-icon" onClick={clear} aria-label="Clear all filters" title="Clear all filters">
+            <FilterX size={15} aria-hidden />
+          </button>
+        )}
         <IdPicker label="Agent" path="/v1/agents" chosen={filters.agentId} choose={(agentId) => change({ agentId })} />
         <IdPicker label="Session" path="/v1/sessions" chosen={filters.sessionId} choose={(sessionId) => change({ sessionId })} />
         <TimeRange filters={filters} change={change} />
@@ -59,7 +64,7 @@ export function Toolbar({ filters, change, clear, following, canFollow, togglePa
           </button>
         </div>
       </div>
-      <ActiveFilters filters={filters} change={change} clear={clear} />
+      <ActiveFilters filters={filters} change={change} />
     </div>
   );
 }
@@ -111,9 +116,9 @@ function SearchBox({ text, change, box }: { text: string; change: (text: string 
   );
 }
 
-function ActiveFilters({ filters, change, clear }: Pick<ToolbarProps, 'filters' | 'change' | 'clear'>) {
+function ActiveFilters({ filters, change }: Pick<ToolbarProps, 'filters' | 'change'>) {
   const chips = FIELD_FILTERS.flatMap((field) => (filters[field] ?? []).map((value) => ({ field, value })));
-  if (!isFiltered(filters)) return null;
+  if (chips.length === 0) return null;
   return (
     <div className="mt-2 flex flex-wrap items-center gap-1.5 text-[12.5px]" data-testid="active-filters">
       {chips.map(({ field, value }) => (
@@ -128,9 +133,6 @@ function ActiveFilters({ filters, change, clear }: Pick<ToolbarProps, 'filters' 
           </button>
         </span>
       ))}
-      <button type="button" onClick={clear} className="btn btn-quiet !h-6 !px-2 !text-[12.5px]">
-        Clear all filters
-      </button>
     </div>
   );
 }

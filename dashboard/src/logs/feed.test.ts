@@ -4,7 +4,7 @@ import { LiveStream, type EventSourceLike } from '../api/stream';
 import type { Gap, LogEntry, LogPage } from '../api/types';
 import { LogFeed, maxRows } from './feed';
 import type { Filters } from './filters';
-import { gapRow } from './store';
+import { gapRow, logRow } from './store';
 
 const base = Date.parse('2026-09-01T10:00:00.000Z');
 const entry = (n: number, ms = n * 1000): LogEntry => ({
@@ -99,7 +99,7 @@ describe('LogFeed', () => {
     feed.start();
     await vi.advanceTimersByTimeAsync(0);
     feed.pause('user');
-    feed.inject(Array.from({ length: maxRows + 10_000 }, (_, n) => entry(n + 10, n)));
+    feed.store.addLive(Array.from({ length: maxRows + 10_000 }, (_, n) => logRow(entry(n + 10, n))));
     const before = feed.store.rows.length;
     FakeSource.all[0]!.send('log', entry(999_999, 1e9));
     await vi.advanceTimersByTimeAsync(200);
@@ -115,7 +115,7 @@ describe('LogFeed', () => {
     const { feed, queries } = open({}, [page([entry(1)]), page([entry(2)])]);
     feed.start();
     await vi.advanceTimersByTimeAsync(0);
-    feed.inject(Array.from({ length: maxRows }, (_, n) => entry(n + 10, 2000 + n)));
+    feed.store.addLive(Array.from({ length: maxRows }, (_, n) => logRow(entry(n + 10, 2000 + n))));
     FakeSource.all[0]!.send('log', entry(999_999, 1e9));
     await vi.advanceTimersByTimeAsync(200);
     expect(feed.store.rows.length).toBeLessThanOrEqual(maxRows);
@@ -209,6 +209,27 @@ describe('LogFeed', () => {
     await feed.loadNewer();
     expect(keys(feed)).toEqual(['log_1', 'log_2', 'log_3', 'log_4']);
     expect(FakeSource.all[0]!.url).toContain('after=1-44');
+    feed.close();
+  });
+
+  it('gives its connection back while nobody looks, and starts at the newest line when somebody does', async () => {
+    const { feed } = open({}, [page([entry(1)]), page([entry(2)]), page([entry(3)])]);
+    feed.start();
+    await vi.advanceTimersByTimeAsync(0);
+    feed.sleep();
+    expect(FakeSource.all[0]!.readyState).toBe(2);
+    feed.wake();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(keys(feed)).toEqual(['log_2']);
+
+    feed.pause('user');
+    feed.sleep();
+    feed.wake();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(keys(feed)).toEqual(['log_2']); // what was paused to be read stays
+    feed.resume();
+    await vi.advanceTimersByTimeAsync(0);
+    expect(keys(feed)).toEqual(['log_3']);
     feed.close();
   });
 

@@ -62,6 +62,7 @@ export class LogFeed {
   private arrivals: Row[] = [];
   private flushTimer: ReturnType<typeof setTimeout> | undefined;
   private uncounted = 0;
+  private asleep = false;
   private pausedBy: 'user' | 'scroll' = 'scroll';
   /** What became of the gaps whose lines were asked for again, by row key. */
   readonly missed = new Map<string, 'loading' | 'loaded' | 'failed'>();
@@ -103,6 +104,7 @@ export class LogFeed {
     this.olderGaps = [];
     this.arrivals = [];
     this.uncounted = 0;
+    this.asleep = false;
     this.state = { ...initialState(this.filters), version: this.state.version + 1 };
     this.emit({});
     this.start();
@@ -116,12 +118,25 @@ export class LogFeed {
 
   /** The view was scrolled to the newest line: that ends a pause by scrolling, not one by choice. */
   reachedEnd(): void {
-    if (!this.state.following && this.pausedBy === 'scroll' && this.stream) this.resume();
+    if (!this.state.following && this.pausedBy === 'scroll' && (this.stream || this.asleep)) this.resume();
   }
 
   resume(): void {
-    if (this.uncounted > 0) this.reload();
+    if (this.uncounted > 0 || this.asleep) this.reload();
     else this.emit({ following: true, fresh: 0 });
+  }
+
+  /** Gives the connection back: a browser has six for one origin, over all of its tabs. */
+  sleep(): void {
+    if (!this.stream) return;
+    this.stream.close();
+    this.stream = null;
+    this.asleep = true;
+  }
+
+  /** Looked at again: what follows the newest line starts there, what was paused waits to be resumed. */
+  wake(): void {
+    if (this.asleep && this.state.following) this.reload();
   }
 
   lateSeen(): void {
@@ -173,12 +188,6 @@ export class LogFeed {
       this.missed.set(key, 'failed'); // the row says so and offers another try
     }
     this.changed({});
-  }
-
-  /** For tests: rows from anywhere, without a server. */
-  inject(entries: readonly LogEntry[]): void {
-    this.store.addLive(entries.map(logRow));
-    this.changed({ total: this.state.total + entries.length });
   }
 
   readonly streamHandlers = {

@@ -3,7 +3,7 @@ import { LoaderCircle, RotateCw } from 'lucide-react';
 import { useEffect, useState, type ReactNode } from 'react';
 import { queryString, request, type QueryValue } from '../api/client';
 import type { Listing } from '../api/types';
-import { Whose } from '../app/AppShell';
+import { Whose } from '../app/Whose';
 import { Problem } from '../app/Problem';
 import { visible } from '../text/controls';
 
@@ -34,6 +34,7 @@ export function List<T>({ title, path, query = {}, head, row, empty, above }: Li
   const items = list.data?.pages.flatMap((page) => page.data) ?? [];
   return (
     <>
+      <title>{`${title} · Theazo`}</title>
       <header className="flex h-12 shrink-0 items-center gap-3 border-b border-line px-3 md:px-4">
         <h1 className="text-[15px] font-semibold">{title}</h1>
         <button type="button" className="btn btn-quiet btn-icon" onClick={() => void list.refetch()} aria-label="Refresh" title="Refresh">
