@@ -110,14 +110,13 @@ func appendBlock(dst []byte, b *block, body []byte, seed uint32) []byte {
 	start := len(dst)
 	dst = append(dst, make([]byte, blockHeader)...)
 	dst = append(dst, b.org...)
-	head := dst[start:]
 	bodyStart := len(dst)
 	dst = append(dst, body...)
 	for (len(dst)-start)%blockAlign != 0 {
 		dst = append(dst, 0)
 	}
 	b.bodyCRC = crc32.Update(seed, castagnoli, dst[bodyStart:])
-	le := binary.LittleEndian
+	le, head := binary.LittleEndian, dst[start:bodyStart]
 	le.PutUint32(head, blockMagic)
 	head[4], head[5], head[6], head[7], head[8], head[9] = version, b.kind, b.flags, b.lane, b.class, byte(len(b.org))
 	le.PutUint32(head[12:], b.body)
@@ -127,7 +126,7 @@ func appendBlock(dst []byte, b *block, body []byte, seed uint32) []byte {
 	le.PutUint32(head[36:], b.bodyCRC)
 	le.PutUint32(head[40:], b.previous)
 	b.crc = headCRC(head, seed)
-	le.PutUint32(dst[start+44:], b.crc)
+	le.PutUint32(head[44:], b.crc)
 	return dst
 }
 
