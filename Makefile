@@ -40,16 +40,18 @@ test: ## Install what is missing and run all tests: unit, race, PostgreSQL, Dock
 .PHONY: build
 build: dashboard ## Build bin/agentd, bin/aggregator (with the dashboard in it) and bin/sampleagent.
 	@echo "build: Go programs ($(VERSION))"
-	@$(GO_BUILD) -o bin/ ./agentd/cmd/agentd ./aggregator/cmd/aggregator ./test/cmd/sampleagent
+	@$(GO_BUILD) -o bin/ ./agentd/cmd/agentd ./aggregator/cmd/aggregator ./test/cmd/sampleagent ./test/cmd/linegen
 
 .PHONY: dashboard
 dashboard: bin/.dashboard ## Build the web app into dashboard/dist, when its sources changed.
 
-# npm ci writes node_modules anew, so the stamp inside it cannot outlive it.
+# npm ci writes node_modules anew, so the stamp inside it cannot outlive it. It
+# refuses a lock file that was written where the registry lacks the optional
+# packages of other systems; npm install then takes the same locked versions.
 dashboard/node_modules/.installed: dashboard/package-lock.json
 	@command -v npm >/dev/null || { echo "npm is missing: install Node 20.19 or newer, then run make again" >&2; exit 3; }
 	@echo "dashboard: installing npm packages (about half a minute the first time)"
-	@cd dashboard && npm ci --no-audit --no-fund --loglevel=error
+	@cd dashboard && { npm ci --no-audit --no-fund --loglevel=silent || npm install --no-audit --no-fund --loglevel=error; }
 	@touch $@
 
 bin/.dashboard: dashboard/node_modules/.installed $(DASHBOARD_SOURCES)
