@@ -30,7 +30,6 @@ import (
 const (
 	authorityLife  = 10 * 365 * 24 * time.Hour
 	serverLife     = 30 * 24 * time.Hour
-	nodeLife       = 24 * time.Hour
 	clockTolerance = 5 * time.Minute
 )
 

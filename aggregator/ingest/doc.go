@@ -13,16 +13,16 @@
 //
 // A frame's way and every answer to it:
 //
-//	            header breaks the contract, or names a foreign organisation
-//	  received ──────────────────────────────────────────────────► stream ends
-//	     │ unknown organisation, over quota, no memory
-//	     ├──────────────────────────────► Throttle (what lies behind it is skipped)
-//	     │ body cannot be read                    store refuses the data
-//	     ├──────────────► quarantined ─┐ ┌──────────────── bisected
-//	     ▼                             ▼ ▼
-//	   queued ─────────────────────► commit ──► Ack (committed, duplicate)
-//	                                   │  └───► Rewind (frames before it are missing)
-//	                                   └ store away: again and again, with growing pauses
+//	          header breaks the contract, or names a foreign organisation
+//	received ──────────────────────────────────────────────────► stream ends
+//	   │ unknown organisation, over quota, no memory
+//	   ├──────────────────────────────► Throttle (what lies behind it is skipped)
+//	   │ body cannot be read                    store refuses the data
+//	   ├──────────────► quarantined ─┐ ┌──────────────── bisected
+//	   ▼                             ▼ ▼
+//	 queued ─────────────────────► commit ──► Ack (committed, duplicate)
+//	                                 │  └───► Rewind (frames before it are missing)
+//	                                 └ store away: again and again, with growing pauses
 //
 // # Promises
 //

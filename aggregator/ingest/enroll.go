@@ -52,12 +52,12 @@ func (s *enrolmentService) enroll(ctx context.Context, from netip.Addr, request 
 		return nil, telemetry.Failf(telemetry.Unauthorized, "The join token was made for another authority than this aggregator's.")
 	}
 	// A request that cannot be answered must not use up the token.
-	until := time.Now().Add(nodeLife)
+	until := time.Now().Add(s.config.NodeLife)
 	if _, err := authority.nodeCertificate(request.GetCsr(), telemetry.NodeIdentity{ID: "nod_check"}, 1, until); err != nil {
 		return nil, err
 	}
 	node, err := s.config.Nodes.Join(ctx, ids.HashOf(request.GetToken()), from, telemetry.Node{
-		ID: telemetry.NodeID(ids.New("nod")), Name: clip(request.GetNodeName()), Machine: clip(request.GetMachineId()),
+		Name: clip(request.GetNodeName()), Machine: clip(request.GetMachineId()),
 		Version: clip(request.GetVersion()), Generation: 1, CertificateTo: until.UTC(),
 	})
 	if err != nil {

@@ -25,13 +25,15 @@ type Committer interface {
 
 // Nodes is the memory of nodes, join tokens and certificate generations.
 type Nodes interface {
-	// Join uses up a join token and makes (or renames) its node: once per
-	// token, whatever runs at the same time. Failure unauthorized otherwise.
+	// Join uses up a join token and makes its node, whose id, organisation and
+	// generation it returns: once per token, whatever runs at the same time.
+	// Failure unauthorized otherwise.
 	Join(ctx context.Context, token ids.Hash, from netip.Addr, n telemetry.Node) (telemetry.Node, error)
 	// Node returns a node. Failure not_found where there is none.
 	Node(ctx context.Context, id telemetry.NodeID) (telemetry.Node, error)
 	// Renew moves a node from a generation to the next. Failure conflict, and
-	// the node is locked, where the generation is not the node's current one.
+	// the node is locked, where the generation is neither the node's current one
+	// nor one that was just replaced.
 	Renew(ctx context.Context, id telemetry.NodeID, generation int64, notAfter time.Time) (next int64, err error)
 	// Seen notes that a node has connected.
 	Seen(ctx context.Context, id telemetry.NodeID, version string, at time.Time) error
@@ -73,6 +75,7 @@ type Config struct {
 	OrgMemory     int64         // bytes of frames held per organisation; 0: 64 MiB
 	Memory        int64         // bytes of frames held in all; 0: 512 MiB
 	Quota         Quota
+	NodeLife      time.Duration // of a node's certificate; 0: 24 h
 	EnrolPerHour  int           // attempts to enrol per address; 0: 120, 20 of them at once
 	RevokedEvery  time.Duration // how often connected nodes are checked; 0: 2 s
 	StopTimeout   time.Duration // for committing what is queued at the end; 0: 10 s
@@ -93,6 +96,7 @@ func (o Config) withDefaults() (Config, error) {
 	o.Memory = cmp.Or(o.Memory, 512<<20)
 	o.Quota.BytesPerSecond = cmp.Or(o.Quota.BytesPerSecond, 128<<20)
 	o.Quota.RecordsPerSecond = cmp.Or(o.Quota.RecordsPerSecond, 2_000_000)
+	o.NodeLife = cmp.Or(o.NodeLife, 24*time.Hour)
 	o.EnrolPerHour = cmp.Or(o.EnrolPerHour, 120)
 	o.RevokedEvery = cmp.Or(o.RevokedEvery, 2*time.Second)
 	o.StopTimeout = cmp.Or(o.StopTimeout, 10*time.Second)

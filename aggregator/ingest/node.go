@@ -150,7 +150,7 @@ func (s *ingestService) renew(ctx context.Context, p peerNode, request *wire.Ren
 		return nil, err
 	}
 	next := p.generation + 1
-	der, err := s.config.Authority.nodeCertificate(request.GetCsr(), p.NodeIdentity, next, time.Now().Add(nodeLife))
+	der, err := s.config.Authority.nodeCertificate(request.GetCsr(), p.NodeIdentity, next, time.Now().Add(s.config.NodeLife))
 	if err != nil {
 		return nil, err
 	}
@@ -236,4 +236,3 @@ func (s *Server) watchRevoked(ctx context.Context) {
 		}
 	}
 }
-
