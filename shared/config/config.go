@@ -60,7 +60,7 @@ func New(program string, cfg any) *Set {
 func (s *Set) walk(prefix string, v reflect.Value) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
-		name := strings.Split(f.Tag.Get("yaml"), ",")[0]
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		if name == "" || name == "-" {
 			continue
 		}
@@ -73,7 +73,7 @@ func (s *Set) walk(prefix string, v reflect.Value) {
 }
 
 func isText(v reflect.Value) bool {
-	_, ok := v.Addr().Interface().(encoding.TextUnmarshaler)
+	_, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr())
 	return ok
 }
 
@@ -184,7 +184,7 @@ func (s *Set) expand() error {
 
 func (x *setting) parse(text string) error {
 	v := x.value
-	if t, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if t, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 		return t.UnmarshalText([]byte(text))
 	}
 	switch {
@@ -232,7 +232,7 @@ func (s *Set) Help(w io.Writer) {
 }
 
 func show(v reflect.Value) string {
-	if t, ok := v.Addr().Interface().(fmt.Stringer); ok {
+	if t, ok := reflect.TypeAssert[fmt.Stringer](v.Addr()); ok {
 		return t.String()
 	}
 	if v.Kind() == reflect.Slice {
@@ -246,3 +246,19 @@ func show(v reflect.Value) string {
 	}
 	return "none"
 }
+
+// YAML prints a configuration as a file would hold it, passwords in URLs and
+// settings named …_token left out.
+func YAML(cfg any) ([]byte, error) {
+	b, err := yaml.Marshal(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("print the configuration: %w", err)
+	}
+	b = urlPassword.ReplaceAll(b, []byte("$1:…@"))
+	return secretSetting.ReplaceAll(b, []byte("$1 …")), nil
+}
+
+var (
+	urlPassword   = regexp.MustCompile(`(://[^:@/\s]+):[^@/\s]+@`)
+	secretSetting = regexp.MustCompile(`(?m)^(\s*\w*token:) [^"\s]+$`)
+)

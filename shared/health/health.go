@@ -5,6 +5,7 @@ package health
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -38,9 +39,7 @@ func (c *Checks) Run(ctx context.Context) map[string]string {
 	defer cancel()
 	c.mu.Lock()
 	checks := make(map[string]func(context.Context) error, len(c.checks))
-	for name, check := range c.checks {
-		checks[name] = check
-	}
+	maps.Copy(checks, c.checks)
 	c.mu.Unlock()
 	var mu sync.Mutex
 	var wg sync.WaitGroup

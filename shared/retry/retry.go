@@ -8,7 +8,7 @@ import (
 
 // Bounds of a Backoff that names none.
 const (
-	DefaultMin = 100 * time.Millisecond
+	DefaultMin = 100 * time.Millisecond //nolint:revive // a minimum, not minutes
 	DefaultMax = 30 * time.Second
 )
 

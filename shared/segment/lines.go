@@ -145,7 +145,7 @@ func decodeTexts(r *reader, n int) Texts {
 		}
 		ends[i] = uint32(sum) //nolint:gosec // at most MaxColumn
 	}
-	return Texts{data: r.bytes(int(sum)), ends: ends} //nolint:gosec // at most MaxColumn
+	return Texts{data: r.bytes(int(sum)), ends: ends}
 }
 
 // errNotLoaded is a fault of the caller: the column was left in the database.
@@ -227,4 +227,4 @@ func (l *Lines) Entry(i int, e *telemetry.LogEntry) {
 // view gives the bytes of a decoded column as a string without a copy:
 // decoded columns are never written again, and a copy of each message would
 // double the cost of a page and of the live hub.
-func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) } //nolint:gosec // see above

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -125,7 +126,7 @@ func splitPart(r *reader, rest *[NumColumns][]byte) (Part, error) {
 			if col.err != nil {
 				return p, col.err
 			}
-			rest[c] = col.b[:len(col.b):len(col.b)]
+			rest[c] = slices.Clip(col.b)
 		}
 	}
 	return p, r.err

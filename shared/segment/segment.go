@@ -83,11 +83,11 @@ func Parse(b []byte) (*Segment, error) {
 	var lengths [NumColumns]int
 	for range r.count(int(NumColumns), "columns") {
 		id := Column(r.byte())
-		if id >= NumColumns || lengths[id] != 0 {
+		if id >= NumColumns || lengths[id] != 0 { //nolint:gosec // compared first
 			r.fail("column %d unknown or given twice", id)
 			break
 		}
-		lengths[id] = r.count(len(b), "column length")
+		lengths[id] = r.count(len(b), "column length") //nolint:gosec // compared above
 	}
 	for id, n := range lengths {
 		s.columns[id] = r.bytes(n)
@@ -111,7 +111,7 @@ func (s *Segment) readHead(r *reader) {
 	s.Lines = r.count(MaxLines, "lines")
 	minimum := r.varint()
 	span := r.uvarint()
-	if span > math.MaxInt64/2 || minimum > maxMicros || minimum < -maxMicros || int64(span) > 2*maxMicros { //nolint:gosec // checked left to right
+	if span > math.MaxInt64/2 || minimum > maxMicros || minimum < -maxMicros || int64(span) > 2*maxMicros {
 		r.fail("times out of range")
 		return
 	}

@@ -182,8 +182,10 @@ func TestJoinAndSplit(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			parts = append(parts, segment.Part{Segment: s, Node: telemetry.NodeID(rapid.StringMatching(`nod_[a-z]{1,3}`).Draw(t, "node")),
-				Epoch: rapid.Uint64().Draw(t, "epoch"), FirstSeq: rapid.Uint64().Draw(t, "seq")})
+			parts = append(parts, segment.Part{
+				Segment: s, Node: telemetry.NodeID(rapid.StringMatching(`nod_[a-z]{1,3}`).Draw(t, "node")),
+				Epoch: rapid.Uint64().Draw(t, "epoch"), FirstSeq: rapid.Uint64().Draw(t, "seq"),
+			})
 			want = append(want, in...)
 		}
 		row := segment.Join(parts)

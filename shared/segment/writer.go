@@ -161,11 +161,11 @@ func (w *Writer) Encode(dst []byte) []byte {
 			n++
 		}
 	}
-	dst = binary.AppendUvarint(dst, uint64(n)) //nolint:gosec // at most NumColumns
+	dst = binary.AppendUvarint(dst, uint64(n))
 	for c, l := range lengths {
 		if l > 0 {
 			dst = append(dst, byte(c))
-			dst = binary.AppendUvarint(dst, uint64(l)) //nolint:gosec // a length
+			dst = binary.AppendUvarint(dst, uint64(l))
 		}
 	}
 	dst = append(dst, body...)

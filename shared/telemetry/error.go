@@ -32,7 +32,7 @@ type FieldError struct {
 }
 
 // Failure is an error that a caller outside may see.
-type Failure struct {
+type Failure struct { //nolint:errname // a word that people read, not XxxError
 	Code       Code
 	Message    string // a whole sentence: what failed, on what, what to do next
 	Fields     []FieldError
@@ -56,8 +56,7 @@ func Failf(code Code, format string, args ...any) *Failure {
 
 // CodeOf returns the code of the first Failure in err's chain, or Internal.
 func CodeOf(err error) Code {
-	var f *Failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*Failure](err); ok {
 		return f.Code
 	}
 	return Internal

@@ -6,8 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// Named ids. Agent and session ids are chosen by the orchestrator (opaque,
-// up to MaxIDLength of [A-Za-z0-9_.:-]) and unique per organisation.
+// Agent and session ids are chosen by the orchestrator (opaque, up to
+// MaxIDLength of [A-Za-z0-9_.:-]) and unique per organisation.
+
+// Named ids.
 type (
 	OrgID     string // org_…
 	NodeID    string // nod_…

@@ -22,7 +22,7 @@ func (w words[T]) name(v T) string {
 func (w words[T]) parse(s string) (T, error) {
 	for i, n := range w.names {
 		if s == n {
-			return T(i), nil //nolint:gosec // an enumeration has few names
+			return T(i), nil
 		}
 	}
 	return 0, fmt.Errorf("unknown %s %.40q: use one of %s", w.kind, s, strings.Join(w.names, ", "))

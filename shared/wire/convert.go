@@ -63,7 +63,7 @@ func LaneFromWire(l Lane) (telemetry.Lane, error) {
 	if l < Lane_LANE_LOGS || l > Lane_LANE_EVENTS {
 		return 0, fmt.Errorf("unknown lane %d", l)
 	}
-	return telemetry.Lane(l - 1), nil //nolint:gosec // checked above
+	return telemetry.Lane(l - 1), nil
 }
 
 // Limits of records in the events lane.

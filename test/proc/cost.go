@@ -73,7 +73,7 @@ func children(pid int) []int {
 		if err != nil {
 			continue // the thread has ended
 		}
-		for _, text := range strings.Fields(string(b)) {
+		for text := range strings.FieldsSeq(string(b)) {
 			if n, err := strconv.Atoi(text); err == nil {
 				list = append(list, n)
 			}

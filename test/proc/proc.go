@@ -41,7 +41,7 @@ func Start(o Options) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.cmd = exec.CommandContext(context.Background(), o.Argv[0], o.Argv[1:]...) //nolint:gosec // our own programs
+	p.cmd = exec.Command(o.Argv[0], o.Argv[1:]...) //nolint:gosec,noctx // our own programs, which outlive any context
 	p.cmd.Env = append(os.Environ(), o.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = f, f
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -9,8 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
-
 	"time"
 )
 
@@ -108,7 +108,7 @@ func (c *Client) AllLogs(ctx context.Context, params ...string) ([]Entry, error)
 	for {
 		page := params
 		if cursor != "" {
-			page = append(page[:len(page):len(page)], "cursor", cursor)
+			page = append(slices.Clip(page), "cursor", cursor)
 		}
 		p, err := c.Logs(ctx, page...)
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -146,7 +147,7 @@ func (d *devrun) start(name string, env []string, argv ...string) (*proc.Process
 
 // stop undoes every start, the last one first.
 func (d *devrun) stop() {
-	for i := len(d.stops) - 1; i >= 0; i-- {
-		_ = d.step(d.stops[i].what, d.stops[i].do) // step has said what failed; the others stop all the same
+	for _, v := range slices.Backward(d.stops) {
+		_ = d.step(v.what, v.do) // step has said what failed; the others stop all the same
 	}
 }

@@ -1,0 +1,145 @@
+package agentd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/theazo/observability/shared/config"
+	"github.com/theazo/observability/shared/logging"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// Config of agentd. Every setting can be given in the file, the environment
+// (AGENTD_…) and as a flag.
+type Config struct {
+	StateDir string `yaml:"state_dir" help:"directory of the node's key and certificate and of the buffer; kept over restarts"`
+	NodeName string `yaml:"node_name" help:"name that people know this host by (default: the host name)"`
+
+	Aggregator struct {
+		Addresses []string `yaml:"addresses" help:"host:port of the aggregator's ingest server; several are tried in turn"`
+		Enrolment string   `yaml:"enrolment" help:"host:port of the aggregator's enrolment server, needed until the node is enrolled"`
+		JoinToken string   `yaml:"join_token" help:"token from 'aggregator node token', needed until the node is enrolled; ${NAME} reads the environment"`
+		TokenFile string   `yaml:"join_token_file" help:"file that holds the join token instead (systemd's LoadCredential)"`
+	} `yaml:"aggregator"`
+
+	Defaults struct {
+		Organisation string `yaml:"organisation" help:"platform nodes: organisation of sandboxes without the label theazo.org_id; without it their lines are not collected"`
+		Environment  string `yaml:"environment" help:"live or test, for sandboxes without the label theazo.environment"`
+	} `yaml:"defaults"`
+
+	Docker struct {
+		Enabled  bool     `yaml:"enabled" help:"collect logs and events of Docker containers"`
+		Endpoint string   `yaml:"endpoint" help:"engine to talk to, as in DOCKER_HOST (default: DOCKER_HOST, else unix:///var/run/docker.sock)"`
+		Include  []string `yaml:"include" help:"collect only containers that match one of these: name=GLOB, image=GLOB, label=KEY or label=KEY=GLOB"`
+		Exclude  []string `yaml:"exclude" help:"leave out containers that match one of these, same form"`
+		From     string   `yaml:"from" help:"containers that ran before the first start of agentd: read from their beginning, or from now"`
+	} `yaml:"docker"`
+
+	Files []string `yaml:"files" help:"Docker json-file logs to read without an engine: file name patterns"`
+
+	Buffer struct {
+		Budget  config.Size `yaml:"budget" help:"most disk space that unsent records may take"`
+		Segment config.Size `yaml:"segment" help:"size of one file of the buffer"`
+	} `yaml:"buffer"`
+
+	Intake struct {
+		MaxDelay time.Duration `yaml:"max_delay" help:"longest time that lines wait to be written and sent together while more arrive"`
+	} `yaml:"intake"`
+
+	Log logging.Config `yaml:"log"`
+}
+
+// Default is the configuration that nobody needs to change.
+func Default() Config {
+	var c Config
+	c.StateDir = "/var/lib/agentd"
+	c.Defaults.Environment = telemetry.Live.String()
+	c.Docker.Enabled = true
+	c.Docker.From = "beginning"
+	c.Buffer.Budget = 1 << 30
+	c.Buffer.Segment = 8 << 20
+	c.Intake.MaxDelay = 25 * time.Millisecond
+	c.Log = logging.Default
+	return c
+}
+
+// Validate says what is wrong with the configuration, all of it at once.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !filepath.IsAbs(c.StateDir) {
+		bad("state_dir: %q is not an absolute path", c.StateDir)
+	}
+	if len(c.Aggregator.Addresses) == 0 {
+		bad("aggregator.addresses: no address is given; the aggregator prints its own at start")
+	}
+	for _, a := range append([]string{c.Aggregator.Enrolment}, c.Aggregator.Addresses...) {
+		if a == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			bad("aggregator: %q is not host:port", a)
+		}
+	}
+	if c.Aggregator.JoinToken != "" && c.Aggregator.TokenFile != "" {
+		bad("aggregator: give join_token or join_token_file, not both")
+	}
+	if c.Defaults.Organisation != "" {
+		if err := telemetry.CheckID(c.Defaults.Organisation); err != nil {
+			bad("defaults.organisation: %q %w", c.Defaults.Organisation, err)
+		}
+	}
+	if _, err := telemetry.ParseEnvironment(c.Defaults.Environment); err != nil {
+		bad("defaults.environment: %w", err)
+	}
+	if c.Docker.From != "beginning" && c.Docker.From != "now" {
+		bad("docker.from: %q is neither beginning nor now", c.Docker.From)
+	}
+	for _, p := range c.Files {
+		if _, err := filepath.Match(p, ""); err != nil {
+			bad("files: pattern %q: %w", p, err)
+		}
+	}
+	if c.Buffer.Segment < 1<<20 || c.Buffer.Segment > 256<<20 {
+		bad("buffer.segment: %s is outside 1MiB to 256MiB", c.Buffer.Segment)
+	}
+	if c.Buffer.Budget < 4*c.Buffer.Segment {
+		bad("buffer.budget: %s is less than four segments of %s", c.Buffer.Budget, c.Buffer.Segment)
+	}
+	if c.Intake.MaxDelay < 0 || c.Intake.MaxDelay > 10*time.Second {
+		bad("intake.max_delay: %s is outside 0s to 10s", c.Intake.MaxDelay)
+	}
+	if err := c.Log.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// nodeName is the configured name or the host's.
+func (c *Config) nodeName() string {
+	if c.NodeName != "" {
+		return c.NodeName
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "unnamed"
+	}
+	return name
+}
+
+// joinToken returns the token, or "" where none is given.
+func (c *Config) joinToken() (string, error) {
+	if c.Aggregator.TokenFile == "" {
+		return c.Aggregator.JoinToken, nil
+	}
+	b, err := os.ReadFile(c.Aggregator.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("join token: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

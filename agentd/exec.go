@@ -1,0 +1,271 @@
+package agentd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/shared/ids"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// Command is a child that agentd is the parent of: the one process of a
+// single-container machine. Its output is passed on and collected.
+type Command struct {
+	Args           []string
+	Stdout, Stderr io.Writer // where its output is passed on to
+	// Environ names the agent: THEAZO_AGENT_ID, _SESSION_ID, _USER_ID,
+	// _ORG_ID and _ENVIRONMENT, as the sandbox client knows them.
+	Environ func(string) string
+	Log     hclog.Logger
+
+	exitCode int
+	done     chan struct{}
+}
+
+// NewCommand prepares a child; it starts when the agent runs it as a source.
+func NewCommand(args []string, log hclog.Logger) *Command {
+	return &Command{Args: args, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Getenv, Log: log, done: make(chan struct{})}
+}
+
+// Name of the source.
+func (c *Command) Name() string { return "exec" }
+
+// Done is closed when the child has ended and all it wrote has been handed on.
+func (c *Command) Done() <-chan struct{} { return c.done }
+
+// ExitCode is the child's exit code, or 128 and its signal, as a shell gives
+// it. Only after Done.
+func (c *Command) ExitCode() int { return c.exitCode }
+
+// Run starts the child, forwards our signals to it and collects until it has
+// ended. A child's output cannot be read again, so ctx does not cut it short:
+// when ctx ends the child is asked to end (SIGTERM) and is still read out.
+func (c *Command) Run(ctx context.Context, _ source.Positions, to source.Sink) error {
+	defer close(c.done)
+	target, err := c.target()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(c.Args[0], c.Args[1:]...) //nolint:gosec,noctx // the operator's own command; it outlives ctx by design
+	cmd.Stdin = os.Stdin
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return fmt.Errorf("pipe for %s: %w", c.Args[0], err)
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return fmt.Errorf("pipe for %s: %w", c.Args[0], err)
+	}
+	if err := cmd.Start(); err != nil {
+		c.exitCode = startFailure(err)
+		return fmt.Errorf("start %s: %w", c.Args[0], err)
+	}
+	target.Origin.Sandbox = telemetry.SandboxID(fmt.Sprintf("pid-%d", cmd.Process.Pid))
+	keep := context.WithoutCancel(ctx)
+	c.event(keep, to, target, telemetry.Event{Type: telemetry.SandboxStarted})
+	stopForwarding := c.forwardSignals(ctx, cmd.Process)
+
+	var wg sync.WaitGroup
+	wg.Go(func() { c.collect(keep, stdout, c.Stdout, target, telemetry.Stdout, to) })
+	wg.Go(func() { c.collect(keep, stderr, c.Stderr, target, telemetry.Stderr, to) })
+	wg.Wait() // Wait closes the pipes, so everything is read before
+	err = cmd.Wait()
+	stopForwarding()
+	c.ended(keep, to, target, cmd.ProcessState, err)
+	return nil
+}
+
+// startFailure is the code that shells use where a command cannot start.
+func startFailure(err error) int {
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		return 127
+	}
+	return 126
+}
+
+func (c *Command) target() (source.Target, error) {
+	t := source.Target{Org: telemetry.OrgID(c.Environ("THEAZO_ORG_ID")), Origin: telemetry.Origin{
+		Agent: telemetry.AgentID(c.Environ("THEAZO_AGENT_ID")), Session: telemetry.SessionID(c.Environ("THEAZO_SESSION_ID")),
+		User: telemetry.UserID(c.Environ("THEAZO_USER_ID")),
+	}}
+	if t.Origin.Agent == "" {
+		t.Origin.Agent = telemetry.AgentID(ids.New("agt"))
+	}
+	for name, id := range map[string]string{"THEAZO_ORG_ID": string(t.Org), "THEAZO_AGENT_ID": string(t.Origin.Agent), "THEAZO_SESSION_ID": string(t.Origin.Session)} {
+		if id == "" {
+			continue
+		}
+		if err := telemetry.CheckID(id); err != nil {
+			return t, fmt.Errorf("%s %q %w", name, id, err)
+		}
+	}
+	if t.Origin.User != "" {
+		if err := telemetry.CheckUser(string(t.Origin.User)); err != nil {
+			return t, fmt.Errorf("THEAZO_USER_ID %w", err)
+		}
+	}
+	if env := c.Environ("THEAZO_ENVIRONMENT"); env != "" {
+		var err error
+		if t.Env, err = telemetry.ParseEnvironment(env); err != nil {
+			return t, fmt.Errorf("THEAZO_ENVIRONMENT: %w", err)
+		}
+	}
+	return t, nil
+}
+
+// forwardSignals passes on what is meant for the child, until the returned
+// function is called.
+func (c *Command) forwardSignals(ctx context.Context, p *os.Process) (stop func()) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGWINCH)
+	end := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		asked := ctx.Done()
+		for {
+			select {
+			case s := <-signals:
+				_ = p.Signal(s) // it may just have ended
+			case <-asked:
+				_ = p.Signal(syscall.SIGTERM)
+				asked = nil
+			case <-end:
+				return
+			}
+		}
+	})
+	return func() {
+		signal.Stop(signals)
+		close(end)
+		wg.Wait()
+	}
+}
+
+func (c *Command) ended(ctx context.Context, to source.Sink, t source.Target, state *os.ProcessState, err error) {
+	if state == nil {
+		c.Log.Error("the child's end could not be seen", "error", err)
+		c.exitCode = 1
+		return
+	}
+	c.exitCode = state.ExitCode()
+	reason := ""
+	if s, ok := state.Sys().(syscall.WaitStatus); ok && s.Signaled() {
+		c.exitCode = 128 + int(s.Signal())
+		reason = "killed"
+	} else if c.exitCode != 0 {
+		reason = "error"
+	}
+	code := c.exitCode
+	c.event(ctx, to, t, telemetry.Event{Type: telemetry.SandboxExited, ExitCode: &code, Reason: reason})
+}
+
+func (c *Command) event(ctx context.Context, to source.Sink, t source.Target, e telemetry.Event) {
+	e.Timestamp = time.Now().UTC()
+	e.Attributes = map[string]string{"command": cut(c.Args[0], 256)}
+	t.Origin.Source = telemetry.SourceProvider
+	if err := to.Emit(ctx, &source.Batch{Target: t, Events: []telemetry.Event{e}}); err != nil {
+		c.Log.Error("lifecycle event was not taken", "type", string(e.Type), "error", err)
+	}
+}
+
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// collect reads one pipe to its end, passes the bytes on and emits the lines.
+// A line longer than telemetry.MaxMessage is cut and marked.
+func (c *Command) collect(ctx context.Context, from io.Reader, pass io.Writer, t source.Target, stream telemetry.Stream, to source.Sink) {
+	r := lineReader{stream: stream}
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			if _, e := pass.Write(buf[:n]); e != nil {
+				c.Log.Debug("output was not passed on", "stream", stream.String(), "error", e)
+			}
+			r.write(buf[:n], time.Now())
+		}
+		if err != nil {
+			r.end(time.Now())
+		}
+		if len(r.lines) > 0 {
+			if e := to.Emit(ctx, &source.Batch{Target: t, Lines: r.lines}); e != nil {
+				c.Log.Error("lines were not taken", "lines", len(r.lines), "error", e)
+			}
+			r.lines = r.lines[:0]
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// lineReader cuts a stream of bytes into lines.
+type lineReader struct {
+	stream  telemetry.Stream
+	partial []byte
+	skip    bool // the rest of an overlong line is being dropped
+	lines   []source.Line
+}
+
+func (r *lineReader) write(b []byte, at time.Time) {
+	for len(b) > 0 {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			r.add(b)
+			return
+		}
+		r.add(b[:i])
+		r.flush(at, false)
+		b = b[i+1:]
+	}
+}
+
+func (r *lineReader) add(b []byte) {
+	if room := telemetry.MaxMessage - len(r.partial); len(b) > room {
+		b = b[:room]
+		r.skip = true
+	}
+	r.partial = append(r.partial, b...)
+}
+
+func (r *lineReader) flush(at time.Time, partial bool) {
+	text := bytes.TrimSuffix(r.partial, []byte{'\r'})
+	if r.skip { // cut between two runes
+		for n := len(text) - 1; n >= 0 && n >= len(text)-utf8.UTFMax; n-- {
+			if utf8.RuneStart(text[n]) {
+				if !utf8.FullRune(text[n:]) {
+					text = text[:n]
+				}
+				break
+			}
+		}
+	}
+	r.lines = append(r.lines, source.Line{Timestamp: at.UTC(), Text: text, Truncated: r.skip, Partial: partial, Stream: r.stream})
+	r.partial, r.skip = nil, false // the line holds the bytes until it is emitted
+}
+
+func (r *lineReader) end(at time.Time) {
+	if len(r.partial) > 0 {
+		r.flush(at, true)
+	}
+}

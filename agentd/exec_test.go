@@ -1,0 +1,133 @@
+package agentd
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/hashicorp/go-hclog"
+	"pgregory.net/rapid"
+
+	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+func TestLinesAreTheSameHoweverTheBytesCome(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.SliceOf(rapid.SampledFrom([]byte("ab\n\r\xff"))).Draw(t, "text")
+		r := lineReader{stream: telemetry.Stdout}
+		for rest := text; len(rest) > 0; {
+			n := rapid.IntRange(1, len(rest)).Draw(t, "piece")
+			r.write(rest[:n], time.Unix(1, 0))
+			rest = rest[n:]
+		}
+		r.end(time.Unix(2, 0))
+		var want []string
+		for part := range strings.SplitSeq(string(text), "\n") {
+			want = append(want, strings.TrimSuffix(part, "\r"))
+		}
+		if text := string(text); text == "" || strings.HasSuffix(text, "\n") {
+			want = want[:len(want)-1]
+		}
+		if len(r.lines) != len(want) {
+			t.Fatalf("%q: %d lines, want %d", text, len(r.lines), len(want))
+		}
+		for i, l := range r.lines {
+			if string(l.Text) != want[i] {
+				t.Fatalf("%q: line %d is %q, want %q", text, i, l.Text, want[i])
+			}
+		}
+	})
+}
+
+func TestAnOverlongLineIsCutBetweenRunes(t *testing.T) {
+	r := lineReader{}
+	r.write([]byte("x"+strings.Repeat("é", telemetry.MaxMessage)+"\nnext\n"), time.Unix(1, 0))
+	if len(r.lines) != 2 || !r.lines[0].Truncated || len(r.lines[0].Text) > telemetry.MaxMessage || !utf8.Valid(r.lines[0].Text) {
+		t.Fatalf("%d lines, the first of %d bytes, truncated %v", len(r.lines), len(r.lines[0].Text), r.lines[0].Truncated)
+	}
+	if string(r.lines[1].Text) != "next" || r.lines[1].Truncated {
+		t.Fatalf("the next line is %q", r.lines[1].Text)
+	}
+}
+
+// sinkRecorder keeps what a source emits.
+type sinkRecorder struct {
+	mu     sync.Mutex
+	lines  []string
+	events []telemetry.Event
+	agent  telemetry.AgentID
+}
+
+func (s *sinkRecorder) Emit(_ context.Context, b *source.Batch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.agent = b.Origin.Agent
+	for _, l := range b.Lines {
+		s.lines = append(s.lines, l.Stream.String()+":"+string(l.Text))
+	}
+	s.events = append(s.events, b.Events...)
+	return nil
+}
+
+func command(env map[string]string, args ...string) (*Command, *bytes.Buffer) {
+	c := NewCommand(args, hclog.NewNullLogger())
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &bytes.Buffer{}
+	c.Environ = func(name string) string { return env[name] }
+	return c, &out
+}
+
+func TestExecPassesOutputAndExitCodeOn(t *testing.T) {
+	c, out := command(map[string]string{"THEAZO_AGENT_ID": "agt_1"}, "sh", "-c", "echo one; printf two; echo oops >&2; exit 7")
+	var s sinkRecorder
+	if err := c.Run(t.Context(), nil, &s); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Done()
+	if c.ExitCode() != 7 || out.String() != "one\ntwo" {
+		t.Errorf("exit code %d, output %q", c.ExitCode(), out)
+	}
+	got := strings.Join(s.lines, " ")
+	if !strings.Contains(got, "stdout:one") || !strings.Contains(got, "stdout:two") || !strings.Contains(got, "stderr:oops") || s.agent != "agt_1" {
+		t.Errorf("collected %q of %s", got, s.agent)
+	}
+	if n := len(s.events); n != 2 || s.events[1].Type != telemetry.SandboxExited || *s.events[1].ExitCode != 7 || s.events[1].Reason != "error" {
+		t.Errorf("events %+v", s.events)
+	}
+}
+
+func TestExecStopsItsChildWhenAsked(t *testing.T) {
+	c, _ := command(nil, "sh", "-c", "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.05; done")
+	ctx, cancel := context.WithCancel(t.Context())
+	s := sinkRecorder{}
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx, nil, &s) }()
+	for up := false; !up; {
+		s.mu.Lock()
+		up = len(s.lines) > 0
+		s.mu.Unlock()
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if c.ExitCode() != 3 || s.lines[len(s.lines)-1] != "stdout:bye" {
+		t.Errorf("exit code %d, lines %q: the last words are missing", c.ExitCode(), s.lines)
+	}
+}
+
+func TestExecRefusesWhatItCannotRun(t *testing.T) {
+	c, _ := command(nil, "/does/not/exist")
+	if err := c.Run(t.Context(), nil, &sinkRecorder{}); err == nil || c.ExitCode() != 127 {
+		t.Errorf("error %v, exit code %d", err, c.ExitCode())
+	}
+	c, _ = command(map[string]string{"THEAZO_AGENT_ID": "a b"}, "true")
+	if err := c.Run(t.Context(), nil, &sinkRecorder{}); err == nil || !strings.Contains(err.Error(), "THEAZO_AGENT_ID") {
+		t.Errorf("error %v", err)
+	}
+}

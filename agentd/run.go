@@ -1,0 +1,301 @@
+package agentd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/theazo/observability/agentd/intake"
+	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/agentd/spool"
+	"github.com/theazo/observability/agentd/uplink"
+	"github.com/theazo/observability/shared/config"
+	"github.com/theazo/observability/shared/health"
+	"github.com/theazo/observability/shared/logging"
+	"github.com/theazo/observability/shared/retry"
+)
+
+// How long a stopping agent waits for what is on disk to be acknowledged. The
+// rest goes at the next start; after `exec` there may be none.
+const (
+	drainService = 2 * time.Second
+	drainCommand = 10 * time.Second
+)
+
+// Options of one run.
+type Options struct {
+	Config  Config
+	Version string
+	Log     hclog.Logger
+	// Reload yields configurations that replace Config, each already
+	// validated. May be nil.
+	Reload <-chan Config
+	// Command makes this agentd the parent of one process: it ends when the
+	// process has ended. May be nil.
+	Command *Command
+}
+
+// Run runs the agent until ctx ends, or its command has.
+func Run(ctx context.Context, o Options) error {
+	a := &agent{Options: o, startedAt: time.Now().UTC(), registry: prometheus.NewRegistry()}
+	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := a.open(); err != nil {
+		return err
+	}
+	err := a.run(ctx)
+	return errors.Join(err, a.spool.Close())
+}
+
+type agent struct {
+	Options
+	startedAt time.Time
+	registry  *prometheus.Registry
+	spool     *spool.Spool
+	intake    *intake.Intake
+	sources   *sources
+
+	mu     sync.Mutex
+	uplink *uplink.Uplink // nil until the node is enrolled
+}
+
+func (a *agent) stateDir(name string) string { return filepath.Join(a.Config.StateDir, name) }
+
+// open opens the buffer, which also locks the state directory.
+func (a *agent) open() error {
+	if err := os.MkdirAll(a.Config.StateDir, 0o700); err != nil {
+		return fmt.Errorf("state_dir: %w", err)
+	}
+	var err error
+	a.spool, err = spool.Open(spool.Options{
+		Dir: a.stateDir("buffer"), SegmentBytes: int64(a.Config.Buffer.Segment), Budget: int64(a.Config.Buffer.Budget),
+		Log: a.Log.Named("spool"), TombstoneBody: tombstoneBody,
+	})
+	if err != nil {
+		return fmt.Errorf("buffer in %s: %w", a.stateDir("buffer"), err)
+	}
+	return nil
+}
+
+// run starts everything and stops it in order (see the package's doc).
+func (a *agent) run(ctx context.Context) error {
+	identity, err := a.identity(ctx)
+	if err != nil {
+		return err
+	}
+	q := queue{a.spool}
+	a.intake = intake.New(intake.Config{MaxDelay: a.Config.Intake.MaxDelay, RequireOrg: a.namesOrganisations(identity)}, q, a.Log.Named("intake"), a.registry)
+	a.sources = &sources{intake: a.intake, durable: a.spool.Positions, log: a.Log, registerer: a.registry}
+
+	keep := context.WithoutCancel(ctx)
+	uplinkCtx, stopUplink := context.WithCancel(keep)
+	intakeCtx, stopIntake := context.WithCancel(keep)
+	statusCtx, stopStatus := context.WithCancel(keep)
+	var uplinkDone, intakeDone, statusDone sync.WaitGroup
+	var uplinkErr, intakeErr, statusErr error
+	uplinkDone.Go(func() { uplinkErr = a.runUplink(uplinkCtx, identity, q) })
+	intakeDone.Go(func() { intakeErr = a.intake.Run(intakeCtx) })
+	statusDone.Go(func() { statusErr = serveStatus(statusCtx, a.Config.StateDir, a.registry, a.status) })
+	statusDone.Go(func() { health.Watchdog(statusCtx, func(context.Context) error { return nil }) })
+	if err := health.Notify(ctx, "READY=1"); err != nil {
+		a.Log.Warn("systemd was not told that we are ready", "error", err)
+	}
+
+	sourcesErr := a.runSources(ctx)
+	_ = health.Notify(keep, "STOPPING=1")
+	stopIntake()
+	intakeDone.Wait()
+	a.drain(ctx, keep)
+	stopUplink()
+	uplinkDone.Wait()
+	stopStatus()
+	statusDone.Wait()
+	return errors.Join(sourcesErr, intakeErr, uplinkErr, statusErr)
+}
+
+// namesOrganisations reports whether records must say whose they are. A node
+// that is not enrolled yet, which only a command's can be, goes by whether the
+// command says it.
+func (a *agent) namesOrganisations(id *uplink.Identity) bool {
+	if id != nil {
+		return id.Platform
+	}
+	return a.Command.Environ("THEAZO_ORG_ID") != ""
+}
+
+// runSources runs the sources of the configuration until ctx ends or the
+// command has ended, and starts them anew when the configuration changes.
+func (a *agent) runSources(ctx context.Context) error {
+	if a.Command != nil {
+		return a.sources.run(ctx, a.Command)
+	}
+	for {
+		list, err := configuredSources(&a.Config, a.Log, a.sources.registerer)
+		if err != nil {
+			return err
+		}
+		changed, err := a.runUntilChange(ctx, list)
+		if err != nil || !changed {
+			return err
+		}
+	}
+}
+
+// identity returns who the node is, or nil for a command whose node is not
+// enrolled yet: it must not wait for us.
+func (a *agent) identity(ctx context.Context) (*uplink.Identity, error) {
+	id, err := uplink.LoadIdentity(a.Config.StateDir)
+	if err == nil {
+		return &id, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("identity of this node: %w", err)
+	}
+	if a.Command != nil {
+		return nil, nil //nolint:nilnil // no identity yet is not an error here
+	}
+	return a.enroll(ctx)
+}
+
+// enroll trades the join token for a certificate, for as long as it takes the
+// aggregator to come up.
+func (a *agent) enroll(ctx context.Context) (*uplink.Identity, error) {
+	token, err := a.Config.joinToken()
+	if err != nil {
+		return nil, err
+	}
+	if token == "" || a.Config.Aggregator.Enrolment == "" {
+		return nil, errors.New("this node is not enrolled: get a token with 'aggregator node token -org org_…', " +
+			"then give it and the enrolment server's address as aggregator.join_token and aggregator.enrolment, or run 'agentd enroll'")
+	}
+	pause := retry.Backoff{Min: 200 * time.Millisecond, Max: 30 * time.Second}
+	for {
+		id, err := uplink.Enroll(ctx, uplink.EnrollConfig{
+			Address: a.Config.Aggregator.Enrolment, Token: token, StateDir: a.Config.StateDir, NodeName: a.Config.nodeName(), Version: a.Version,
+			Log: a.Log.Named("uplink"),
+		})
+		if err == nil {
+			a.Log.Info("enrolled", "node", string(id.Node))
+			return &id, nil
+		}
+		if uplink.Refused(err) || ctx.Err() != nil {
+			return nil, fmt.Errorf("enrol at %s: %w", a.Config.Aggregator.Enrolment, err)
+		}
+		a.Log.Warn("could not enrol, trying again", "aggregator", a.Config.Aggregator.Enrolment, "error", err)
+		if err := retry.Sleep(ctx, pause.Next()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// runUplink sends what is on disk until ctx ends; it enrols first where that
+// is still to do.
+func (a *agent) runUplink(ctx context.Context, id *uplink.Identity, q queue) error {
+	if id == nil {
+		var err error
+		if id, err = a.enroll(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			a.Log.Error("output is only kept on this machine", "error", err)
+			<-ctx.Done()
+			return nil
+		}
+	}
+	u, err := uplink.New(uplink.Config{
+		Addresses: a.Config.Aggregator.Addresses, StateDir: a.Config.StateDir, NodeName: a.Config.nodeName(), Version: a.Version,
+	}, q, a.Log.Named("uplink"), a.registry)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.uplink = u
+	a.mu.Unlock()
+	return u.Run(ctx)
+}
+
+// drain waits until everything on disk is acknowledged, for as long as that
+// is worth while.
+func (a *agent) drain(ctx, keep context.Context) {
+	limit := drainService
+	if a.Command != nil && ctx.Err() == nil {
+		limit = drainCommand
+	}
+	timeout := time.NewTimer(limit)
+	defer timeout.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		left := 0
+		for _, lane := range a.spool.Stats().Lane {
+			left += lane.Frames
+		}
+		if left == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-keep.Done():
+			return
+		case <-timeout.C:
+			a.Log.Info("records that are not acknowledged stay on disk and are sent at the next start", "frames", left, "waited", limit.String())
+			return
+		}
+	}
+}
+
+func (a *agent) status() Status {
+	s := Status{Version: a.Version, NodeName: a.Config.nodeName(), StartedAt: a.startedAt, Buffer: a.spool.Stats(), Sources: a.sources.names()}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.uplink != nil {
+		s.Uplink = a.uplink.Status()
+	}
+	return s
+}
+
+// runUntilChange runs sources until ctx ends, they fail, or the configuration
+// of sources changes. A changed log level is applied in passing.
+func (a *agent) runUntilChange(ctx context.Context, list []source.Source) (changed bool, err error) {
+	run, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- a.sources.runAll(run, list) }()
+	for {
+		select {
+		case err := <-done:
+			return false, err
+		case next := <-a.Reload:
+			restart := a.apply(next)
+			if !restart {
+				continue
+			}
+			stop()
+			return true, <-done
+		}
+	}
+}
+
+// apply takes over what can change while running and reports whether sources
+// must start anew.
+func (a *agent) apply(next Config) (restartSources bool) {
+	old := a.Config
+	a.Log.SetLevel(logging.Level(next.Log.Level))
+	restartSources = sourceSettings(&old) != sourceSettings(&next)
+	a.Config.Docker, a.Config.Files, a.Config.Defaults, a.Config.Log.Level = next.Docker, next.Files, next.Defaults, next.Log.Level
+	was, errWas := config.YAML(&a.Config)
+	is, errIs := config.YAML(&next)
+	if errWas != nil || errIs != nil || string(was) != string(is) {
+		a.Log.Warn("the configuration changed in settings that take effect at the next start only")
+	}
+	a.Log.Info("configuration applied", "sources_restarted", restartSources)
+	return restartSources
+}

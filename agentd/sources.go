@@ -1,0 +1,112 @@
+package agentd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/theazo/observability/agentd/docker"
+	"github.com/theazo/observability/agentd/intake"
+	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/agentd/spool"
+	"github.com/theazo/observability/shared/telemetry"
+	"github.com/theazo/observability/shared/wire"
+)
+
+// sources runs what reads.
+type sources struct {
+	intake     *intake.Intake
+	durable    func() map[string][]byte
+	log        hclog.Logger
+	registerer prometheus.Registerer
+
+	mu      sync.Mutex
+	running []string
+}
+
+// sourceSettings is the part of the configuration that sources are made of,
+// as comparable text.
+func sourceSettings(c *Config) string {
+	return fmt.Sprintf("%+v %q %+v", c.Docker, c.Files, c.Defaults)
+}
+
+// configuredSources makes the sources that the configuration asks for.
+func configuredSources(c *Config, log hclog.Logger, reg prometheus.Registerer) ([]source.Source, error) {
+	env, err := telemetry.ParseEnvironment(c.Defaults.Environment)
+	if err != nil {
+		return nil, err
+	}
+	if !c.Docker.Enabled && len(c.Files) == 0 {
+		return nil, errors.New("nothing to collect: docker.enabled is false and files is empty")
+	}
+	common := docker.Config{DefaultOrg: telemetry.OrgID(c.Defaults.Organisation), DefaultEnv: env}
+	var list []source.Source
+	add := func(cfg docker.Config) {
+		d, e := docker.New(cfg, log.Named("docker"), reg)
+		list, err = append(list, d), errors.Join(err, e)
+	}
+	if c.Docker.Enabled {
+		engine := common
+		engine.Endpoint, engine.Include, engine.Exclude, engine.From = c.Docker.Endpoint, c.Docker.Include, c.Docker.Exclude, docker.From(c.Docker.From)
+		add(engine)
+	}
+	if len(c.Files) > 0 {
+		files := common
+		files.Files = c.Files
+		add(files)
+	}
+	return list, err
+}
+
+// runAll runs sources side by side, each started again when it fails, until
+// ctx ends.
+func (s *sources) runAll(ctx context.Context, list []source.Source) error {
+	s.setRunning(list...)
+	var wg sync.WaitGroup
+	for _, src := range list {
+		wg.Go(func() {
+			source.Supervise(ctx, src, func() source.Positions { return s.intake.Resume(src.Name(), s.durable()) },
+				s.intake.Sink(src.Name()), s.log.Named(src.Name()))
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+// run runs one source once, to its end.
+func (s *sources) run(ctx context.Context, src source.Source) error {
+	s.setRunning(src)
+	return src.Run(ctx, s.intake.Resume(src.Name(), s.durable()), s.intake.Sink(src.Name()))
+}
+
+func (s *sources) setRunning(list ...source.Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = s.running[:0]
+	for _, src := range list {
+		s.running = append(s.running, src.Name())
+	}
+}
+
+func (s *sources) names() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.running...)
+}
+
+// tombstoneBody is the record that stands where the spool found damage: the
+// spool knows no records, so it asks for the bytes.
+func tombstoneBody(_ spool.Key, _ uint8, _, first uint64, count uint32, reason string) []byte {
+	b, err := wire.EncodeRecords(nil, []telemetry.Gap{{
+		Reason: telemetry.GapCorrupt, Count: int64(count), FirstSeq: first, LastSeq: first + uint64(count) - 1,
+		Detail: "Part of this node's buffer was damaged on disk: " + reason,
+	}})
+	if err != nil {
+		return nil // the aggregator quarantines an empty body and still counts the range
+	}
+	return b
+}

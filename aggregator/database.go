@@ -1,0 +1,134 @@
+package aggregator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/theazo/observability/aggregator/ingest"
+	"github.com/theazo/observability/aggregator/localpg"
+	"github.com/theazo/observability/aggregator/store"
+	"github.com/theazo/observability/shared/ids"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// stopDatabase bounds the stop of the private PostgreSQL.
+const stopDatabase = 20 * time.Second
+
+// database is where the data is: a DSN, and the private server behind it
+// where we keep one.
+type database struct {
+	dsn    string
+	server *localpg.Server
+}
+
+// openDatabase returns the configured database, or starts the private one.
+func openDatabase(ctx context.Context, cfg *Config, log hclog.Logger) (*database, error) {
+	if cfg.Database.DSN != "" {
+		return &database{dsn: cfg.Database.DSN}, nil
+	}
+	if err := makeDataDir(cfg); err != nil {
+		return nil, err
+	}
+	server, err := localpg.Start(ctx, cfg.privateDatabase(log))
+	if err != nil {
+		return nil, err
+	}
+	return &database{dsn: server.DSN(), server: server}, nil
+}
+
+func (d *database) close() error {
+	if d.server == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopDatabase)
+	defer cancel()
+	return d.server.Stop(ctx)
+}
+
+// makeDataDir makes the data directory. The service user of PostgreSQL passes
+// through it; what is inside is closed to others.
+func makeDataDir(cfg *Config) error {
+	if err := os.MkdirAll(cfg.DataDir, 0o755); err != nil { //nolint:gosec // see above
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	return nil
+}
+
+func (c *Config) privateDatabase(log hclog.Logger) localpg.Options {
+	return localpg.Options{Dir: filepath.Join(c.DataDir, "postgres"), User: c.Database.ServiceUser, BinDir: c.Database.BinDir, Log: log.Named("postgres")}
+}
+
+// Migrate brings the schema of the configured database up to date.
+func Migrate(ctx context.Context, cfg Config, log hclog.Logger) (err error) {
+	db, err := openDatabase(ctx, &cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := db.close(); err == nil {
+			err = e
+		}
+	}()
+	return store.Migrate(ctx, db.dsn, log)
+}
+
+// Admin is what the commands of an operator work with. It speaks to the
+// database directly, so it works beside a running aggregator and without one.
+type Admin struct {
+	*store.Admin
+	giveBack  func(context.Context) error
+	authority ids.Hash
+}
+
+// OpenAdmin opens the configured database: that of a running aggregator where
+// one runs, else it starts the private one for as long as the command takes.
+func OpenAdmin(ctx context.Context, cfg Config, log hclog.Logger) (*Admin, error) {
+	dsn, giveBack := cfg.Database.DSN, func(context.Context) error { return nil }
+	if dsn == "" {
+		if err := makeDataDir(&cfg); err != nil {
+			return nil, err
+		}
+		var err error
+		if dsn, giveBack, err = localpg.Borrow(ctx, cfg.privateDatabase(log)); err != nil {
+			return nil, err
+		}
+	}
+	a := &Admin{giveBack: giveBack}
+	if err := a.open(ctx, &cfg, dsn, log); err != nil {
+		return nil, errors.Join(err, giveBack(context.WithoutCancel(ctx)))
+	}
+	return a, nil
+}
+
+func (a *Admin) open(ctx context.Context, cfg *Config, dsn string, log hclog.Logger) error {
+	if err := store.Migrate(ctx, dsn, log); err != nil {
+		return err
+	}
+	authority, err := ingest.OpenAuthority(cfg.authorityDir())
+	if err != nil {
+		return fmt.Errorf("certificate authority in %s: %w", cfg.authorityDir(), err)
+	}
+	a.authority = authority.Fingerprint()
+	a.Admin, err = store.OpenAdmin(ctx, dsn)
+	return err
+}
+
+// CreateJoinToken makes a token with which nodes of org enrol; without an org
+// they are nodes of the platform.
+func (a *Admin) CreateJoinToken(ctx context.Context, org telemetry.OrgID, ttl time.Duration, uses int, nodeName string) (string, error) {
+	return a.Admin.CreateJoinToken(ctx, org, a.authority, ttl, uses, nodeName)
+}
+
+// Close closes what OpenAdmin opened.
+func (a *Admin) Close() error {
+	a.Admin.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), stopDatabase)
+	defer cancel()
+	return a.giveBack(ctx)
+}
