@@ -1,0 +1,260 @@
+package ingest
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/klauspost/compress/zstd"
+	"github.com/prometheus/client_golang/prometheus"
+	"pgregory.net/rapid"
+
+	"github.com/theazo/observability/aggregator/ingest/ingesttest"
+	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+type slowCommitter struct {
+	takes   time.Duration
+	started []time.Time
+	sizes   []int
+}
+
+func (c *slowCommitter) Commit(ctx context.Context, frames []*frame.Received) ([]frame.Outcome, []*frame.Published, error) {
+	c.started = append(c.started, time.Now())
+	c.sizes = append(c.sizes, len(frames))
+	timer := time.NewTimer(c.takes)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	return make([]frame.Outcome, len(frames)), nil, nil
+}
+
+func testPipeline(c Committer) *pipeline {
+	config := &Config{
+		Committer: c, Publish: func([]*frame.Published) {}, Log: hclog.NewNullLogger(), Workers: 1,
+		CommitEvery: 25 * time.Millisecond, CommitTimeout: time.Second, OrgMemory: 1 << 20, Memory: 1 << 20,
+	}
+	return newPipeline(config, newMetrics(prometheus.NewRegistry()))
+}
+
+func (p *pipeline) put(t *testing.T, org telemetry.OrgID, settled func()) {
+	t.Helper()
+	if refused := p.reserve(org, 100); refused != "" {
+		t.Fatal(refused)
+	}
+	r := &frame.Received{Frame: frame.Frame{Header: frame.Header{Org: org, Epoch: 1, First: 1, Count: 1}}}
+	p.enqueue(&item{received: r, size: 100, settle: func(frame.Outcome, string) { settled() }})
+}
+
+func TestALoneFrameIsCommittedAtOnceAFloodInBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &slowCommitter{takes: 5 * time.Millisecond}
+		p := testPipeline(c)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.run(ctx)
+		}()
+		start := time.Now()
+		settled := 0
+		p.put(t, "org_a", func() { settled++ })
+		synctest.Wait()
+		if len(c.started) != 1 || !c.started[0].Equal(start) {
+			t.Fatalf("a lone frame was committed at %v, put at %v", c.started, start)
+		}
+		// One frame a millisecond, for 100 ms.
+		for range 100 {
+			timer := time.NewTimer(time.Millisecond)
+			<-timer.C
+			p.put(t, "org_a", func() { settled++ })
+		}
+		pause := time.NewTimer(time.Second)
+		<-pause.C
+		synctest.Wait()
+		if settled != 101 || len(c.started) < 5 || len(c.started) > 6 {
+			t.Fatalf("%d settled in commits of %v", settled, c.sizes)
+		}
+		for i := 1; i < len(c.started); i++ {
+			if c.started[i].Sub(c.started[i-1]) < 25*time.Millisecond {
+				t.Fatalf("commits at %v", c.started)
+			}
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestAFrozenStoreIsLeftAtTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &slowCommitter{takes: time.Hour}
+		p := testPipeline(c)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			p.run(ctx)
+		}()
+		settled := 0
+		p.put(t, "org_a", func() { settled++ })
+		pause := time.NewTimer(3 * time.Second)
+		<-pause.C
+		synctest.Wait()
+		if len(c.started) < 2 || settled != 0 {
+			t.Fatalf("attempts at %v, %d settled", c.started, settled)
+		}
+		cancel()
+		<-done
+		if p.total != 0 {
+			t.Fatalf("%d bytes are held after the end", p.total)
+		}
+	})
+}
+
+func TestMemoryIsReservedWithinBothBounds(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		p := testPipeline(&slowCommitter{})
+		p.config.OrgMemory, p.config.Memory = 1000, 2500
+		held := map[telemetry.OrgID][]int64{}
+		for range rapid.IntRange(1, 200).Draw(rt, "steps") {
+			org := rapid.SampledFrom([]telemetry.OrgID{"a", "b", "c", "d"}).Draw(rt, "org")
+			if n := len(held[org]); n > 0 && rapid.Bool().Draw(rt, "release") {
+				p.release(org, held[org][n-1])
+				held[org] = held[org][:n-1]
+				continue
+			}
+			size := rapid.Int64Range(1, 600).Draw(rt, "size")
+			if p.reserve(org, size) == "" {
+				held[org] = append(held[org], size)
+			}
+			total := int64(0)
+			for o, list := range held {
+				sum := int64(0)
+				for _, n := range list {
+					sum += n
+				}
+				if total += sum; sum > 1000 || sum != p.byOrg[o] {
+					rt.Fatalf("%s holds %d, counted %d", o, sum, p.byOrg[o])
+				}
+			}
+			if total > 2500 || total != p.total {
+				rt.Fatalf("%d are held, counted %d", total, p.total)
+			}
+		}
+	})
+}
+
+func TestLimiterLetsTheRateThroughAndForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimiter[string](2, []float64{100, 10}, []float64{100, 10})
+		if l.take("a", 1000, 1) != 0 {
+			t.Fatal("a full bucket refused")
+		}
+		wait := l.take("a", 1, 1)
+		if wait < 8*time.Second || wait > 10*time.Second {
+			t.Fatalf("in debt by 900 of 100 a second: wait %s", wait)
+		}
+		if l.take("b", 1, 1) != 0 || l.take("c", 1, 1) == 0 {
+			t.Fatal("two keys are kept, one more is told to wait")
+		}
+		timer := time.NewTimer(20 * time.Second)
+		<-timer.C
+		if l.take("c", 1, 1) != 0 || l.take("a", 1, 1) != 0 {
+			t.Fatal("full buckets were not forgotten")
+		}
+		taken := 0
+		for range 1000 {
+			timer.Reset(10 * time.Millisecond)
+			<-timer.C
+			if l.take("a", 1, 1) == 0 {
+				taken++
+			}
+		}
+		if taken < 95 || taken > 115 {
+			t.Fatalf("%d a second were let through for 10 s, the rate is 10", taken/10)
+		}
+	})
+}
+
+func TestOneReplySaysWhatManyWould(t *testing.T) {
+	r := newReplies()
+	a, b := streamKey{org: "a", epoch: 1}, streamKey{org: "b", epoch: 1}
+	for i := range uint64(100) {
+		r.taken()
+		r.settle(a, i+1, frame.Outcome{})
+	}
+	r.taken()
+	r.settle(b, 9, frame.Outcome{Verdict: frame.OutOfOrder, Next: 4})
+	r.refuse(streamKey{org: "c", epoch: 1}, 7, time.Second, "no")
+	if got := r.take(); len(got) != 3 || got[0].GetAck().GetLast() != 100 || got[1].GetRewind().GetNext() != 4 || got[2].GetThrottle() == nil {
+		t.Fatalf("%v", got)
+	}
+	if len(r.take()) != 0 || !r.idle() {
+		t.Fatal("said twice")
+	}
+	// Behind a hole nothing is wanted, and nothing is said again.
+	if r.wanted(b, 5) || len(r.take()) != 0 || !r.wanted(b, 4) || !r.wanted(b, 5) {
+		t.Fatal("the hole at 4")
+	}
+}
+
+func TestCheckedFramesNeverPanic(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		body := rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.Just(ingesttest.Segment("a", "b"))).Draw(rt, "body")
+		body = slices.Clone(body)
+		for range rapid.IntRange(0, 3).Draw(rt, "changes") {
+			if len(body) > 0 {
+				body[rapid.IntRange(0, len(body)-1).Draw(rt, "at")] = rapid.Byte().Draw(rt, "byte")
+			}
+		}
+		r := &frame.Received{Frame: frame.Frame{Body: body, Header: frame.Header{
+			Count: rapid.Uint32Range(1, 5).Draw(rt, "count"), Lane: telemetry.Lane(rapid.IntRange(0, 1).Draw(rt, "lane")), Tombstone: rapid.Bool().Draw(rt, "tombstone"),
+		}}}
+		check(r)
+		if good := r.Segment != nil || r.Events != nil || r.Gaps != nil; good && r.Quarantine != "" {
+			rt.Fatalf("decoded and in quarantine: %s", r.Quarantine)
+		}
+	})
+}
+
+func FuzzCheck(f *testing.F) {
+	f.Add(ingesttest.Segment("a"), uint32(1), false, false)
+	f.Add(ingesttest.Segment(strings.Repeat("long ", 1000), "b"), uint32(2), false, false)
+	f.Add([]byte{0x0a, 0}, uint32(1), true, true)
+	f.Fuzz(func(t *testing.T, body []byte, count uint32, events, tombstone bool) {
+		if len(body) > 1<<20 {
+			return
+		}
+		r := &frame.Received{Frame: frame.Frame{Body: body, Header: frame.Header{Count: count, Tombstone: tombstone}}}
+		if events {
+			r.Lane = telemetry.LaneEvents
+		}
+		check(r)
+	})
+}
+
+// A body that inflates to far more than it may is refused, not inflated.
+func TestBombsGoToQuarantine(t *testing.T) {
+	e, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bomb := e.EncodeAll(make([]byte, 64<<20), nil)
+	good := ingesttest.Segment("x")
+	for name, body := range map[string][]byte{
+		"bare": bomb, "behind a head": append(slices.Clone(good[:len(good)-8]), bomb...),
+	} {
+		r := &frame.Received{Frame: frame.Frame{Body: body, Header: frame.Header{Count: 1}}}
+		if check(r); r.Quarantine == "" {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
