@@ -33,8 +33,8 @@ func (s *Spool) Append(drafts []Draft, positions map[string][]byte) error {
 type unit struct {
 	number    uint64
 	drafts    []Draft
-	blocks    []found // of the drafts, then that of the positions; at is the place in the file
-	body      []byte  // of the positions block
+	blocks    []found // of the drafts, then the trailer; at is the place in the file
+	body      []byte  // of the trailer
 	positions map[string][]byte
 	size      int64
 	charge    int64
@@ -66,13 +66,11 @@ func (s *Spool) plan(drafts []Draft, positions map[string][]byte) (*unit, error)
 		next[key] = first + uint64(d.Count)
 		u.add(block{kind: kindFrame, flags: draftFlags(d), lane: d.Lane, class: d.Class, org: d.Org, append: u.number, first: first, count: d.Count}, len(d.Body))
 	}
-	if len(positions) > 0 {
-		u.body = appendPositions(nil, sortedKeys(positions), positions)
-		if len(u.body) > MaxPositions {
-			return nil, fmt.Errorf("%w: positions of %d bytes", ErrLimit, len(u.body))
-		}
-		u.add(block{kind: kindPositions, append: u.number}, len(u.body))
+	u.body = appendTrailer(nil, u.blocks, positions)
+	if len(u.body) > MaxTrailer {
+		return nil, fmt.Errorf("%w: positions of %d bytes", ErrLimit, len(u.body))
 	}
+	u.add(block{kind: kindTrailer, append: u.number}, len(u.body))
 	u.blocks[0].flags |= flagFirst
 	u.blocks[len(u.blocks)-1].flags |= flagLast
 	if s.used+u.charge+fileHeader > s.o.Budget {

@@ -253,4 +253,3 @@ func (f *crashFile) Size() (int64, error) {
 }
 
 func (f *crashFile) Close() error { return nil }
-

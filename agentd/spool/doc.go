@@ -32,7 +32,7 @@
 //   - Files never take more than Options.Budget (the cursor aside); each frame
 //     counts for at least 1 KiB of it, which bounds the index in memory.
 //
-// Not promised: positions in a damaged block fall back to the last good ones
+// Not promised: positions in a damaged trailer fall back to the last good ones
 // (their source repeats lines, it loses none), and a damaged cursor (it holds
 // two copies) means that acknowledged frames of files still there are offered
 // again, which receivers recognise by epoch and sequence.
@@ -56,8 +56,9 @@
 //	         bodyLength(4) append(8) first(8) count(4) bodyCRC(4) previous(4) headCRC(4)
 //	         org body padding to 8 bytes
 //
-// kind is a frame or the positions of its append; flags mark the first and the
-// last block of an append, the test environment and tombstones. headCRC covers
+// kind is a frame, or the trailer that ends each append and holds its positions
+// and the places of its frames; flags mark the first and the last block of an
+// append, the test environment and tombstones. headCRC covers
 // the head and org, bodyCRC the body and the padding (CRC32C), and both start
 // from a seed made of the file's name, so that a stale block of another file is
 // never taken for one of this. previous is the headCRC of the block before.

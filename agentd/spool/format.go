@@ -21,8 +21,8 @@ const (
 	blockMagic  = 0x4b_42_7a_74 // "tzBK"
 	blockAlign  = 8
 
-	kindFrame     = 1
-	kindPositions = 2
+	kindFrame   = 1
+	kindTrailer = 2
 
 	flagFirst     = 1 << 0
 	flagLast      = 1 << 1
@@ -33,9 +33,9 @@ const (
 
 // Limits of what one Append takes.
 const (
-	MaxOrg       = 255      // bytes
-	MaxBody      = 8 << 20  // bytes of one frame
-	MaxPositions = 16 << 20 // bytes of one Append's positions, encoded
+	MaxOrg     = 255      // bytes
+	MaxBody    = 8 << 20  // bytes of one frame
+	MaxTrailer = 16 << 20 // bytes of one Append's positions and places, encoded
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -163,9 +163,9 @@ func (b *block) check() error {
 		return errNoBlock
 	case b.kind == kindFrame && (b.first == 0 || b.count == 0 || b.first > maxSequence || b.body > MaxBody):
 		return errNoBlock
-	case b.kind == kindPositions && b.body > MaxPositions:
+	case b.kind == kindTrailer && b.body > MaxTrailer:
 		return errNoBlock
-	case b.kind != kindFrame && b.kind != kindPositions:
+	case b.kind != kindFrame && b.kind != kindTrailer:
 		return errNoBlock
 	}
 	return nil
@@ -194,6 +194,40 @@ func findMagic(b []byte) int {
 		}
 		at++
 	}
+}
+
+// place is what a trailer says of one frame of its append, so that a frame whose
+// head is damaged is missed even where no later frame of its sequence is there.
+type place struct {
+	org   string
+	lane  uint8
+	first uint64
+	count uint32
+}
+
+// appendTrailer encodes the body of a trailer: the places of the append's
+// frames and its positions. places hold no trailer.
+func appendTrailer(dst []byte, frames []found, positions map[string][]byte) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(frames)))
+	for i := range frames {
+		b := &frames[i]
+		dst = append(appendBytes(dst, b.org), b.lane)
+		dst = binary.AppendUvarint(dst, b.first)
+		dst = binary.AppendUvarint(dst, uint64(b.count))
+	}
+	return appendPositions(dst, sortedKeys(positions), positions)
+}
+
+// readPlaces reads the first part of a trailer and leaves the positions in d.
+func readPlaces(d *decoder) []place {
+	var list []place
+	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
+		p := place{org: string(d.bytes(d.uvarint())), lane: d.byte(), first: d.uvarint(), count: uint32(d.uvarint())} //nolint:gosec // written from 32 bits
+		if d.err == nil && p.lane < Lanes && p.first <= maxSequence {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // appendPositions encodes positions; nil values delete.

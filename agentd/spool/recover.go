@@ -16,7 +16,8 @@ type recovery struct {
 	cursor   *cursor // nil: none
 	names    map[string]string
 	frames   map[streamKey][]entry
-	numbered uint64 // highest number of an accepted append
+	spans    map[streamKey]span // that frames and trailers name
+	numbered uint64             // highest number of an accepted append
 	damaged  int
 	empty    []*segment // nothing in them was accepted
 }
@@ -28,7 +29,7 @@ func (s *Spool) recover() error {
 	if err != nil {
 		return fmt.Errorf("list the spool's directory: %w", err)
 	}
-	r := &recovery{Spool: s, names: map[string]string{}, frames: map[streamKey][]entry{}}
+	r := &recovery{Spool: s, names: map[string]string{}, frames: map[streamKey][]entry{}, spans: map[streamKey]span{}}
 	r.cursor = s.loadCursor()
 	if r.cursor == nil {
 		r.cursor = &cursor{}
@@ -95,13 +96,14 @@ func (r *recovery) file(id fileID, limit uint64) {
 	for i := range accepted {
 		b := &accepted[i]
 		r.numbered = max(r.numbered, b.append)
-		if b.kind == kindPositions {
-			r.applyPositions(seg, b)
+		if b.kind == kindTrailer {
+			r.trailer(seg, b)
 			continue
 		}
 		r.charge(seg, max(frameCharge-b.size(), 0))
 		key := streamKey{epoch: id.epoch, org: b.org, lane: b.lane}
 		r.frames[key] = append(r.frames[key], entryOf(b, seg))
+		r.widen(key, b.first, b.count)
 	}
 	if len(accepted) == 0 {
 		r.empty = append(r.empty, seg)
@@ -192,9 +194,10 @@ func (r *recovery) whole(seg *segment, blocks []found) bool {
 	return true
 }
 
-func (r *recovery) applyPositions(seg *segment, b *found) {
+// trailer takes in what an append says of its frames and of positions.
+func (r *recovery) trailer(seg *segment, b *found) {
 	if b.append <= r.cursor.appended {
-		return // the cursor has these, and later ones
+		return // the cursor has all that, and what came later
 	}
 	_, body, err := readBlock(seg.id, seg.file, b.at, b.size(), nil)
 	if err != nil {
@@ -202,7 +205,24 @@ func (r *recovery) applyPositions(seg *segment, b *found) {
 		r.damaged++
 		return
 	}
-	readPositions(&decoder{b: body}, r.positions)
+	d := decoder{b: body}
+	for _, p := range readPlaces(&d) {
+		key := streamKey{epoch: seg.id.epoch, org: r.intern([]byte(p.org)), lane: p.lane}
+		r.widen(key, p.first, p.count)
+	}
+	readPositions(&d, r.positions)
+}
+
+// span is a range of sequences: first to next - 1.
+type span struct{ first, next uint64 }
+
+func (r *recovery) widen(key streamKey, first uint64, count uint32) {
+	sp, ok := r.spans[key]
+	if !ok || first < sp.first {
+		sp.first = first
+	}
+	sp.next = max(sp.next, first+uint64(count))
+	r.spans[key] = sp
 }
 
 // assemble makes streams of the frames: acknowledged ones left out, tombstones
@@ -214,14 +234,13 @@ func (r *recovery) assemble() {
 			known[c.streamKey] = c
 		}
 	}
-	for key := range r.frames {
+	for key, sp := range r.spans {
 		if _, ok := known[key]; ok {
 			continue
 		}
 		c := cursorStream{streamKey: key, next: 1}
 		if r.cursor.generation == 0 { // without a cursor nobody knows what was acknowledged and unlinked
-			first := slices.MinFunc(r.frames[key], func(a, b entry) int { return cmp.Compare(a.first, b.first) }).first
-			c.acked, c.next = first-1, first
+			c.acked, c.next = sp.first-1, sp.first
 		}
 		known[key] = c
 	}
@@ -263,7 +282,7 @@ func (r *recovery) stream(c cursorStream) {
 		st.next = e.last() + 1
 		r.stats.Recovered++
 	}
-	r.missing(st, c.next, 0)
+	r.missing(st, max(c.next, r.spans[c.streamKey].next), 0)
 }
 
 // missing puts tombstones up to, not including, the sequence next.
