@@ -254,13 +254,10 @@ func (sc *scopeBatch) closeRows() {
 		}
 		for i := range row {
 			row[i].recv = recv
-			sc.ahead = max(sc.ahead, min(row[i].part.Max.Sub(recv), maxAhead).Microseconds())
+			sc.ahead = max(sc.ahead, row[i].part.Max.UnixMicro()-recv.UnixMicro())
 		}
 	}
 }
-
-// maxAhead is where Duration ends to be exact, and further than a table reaches.
-const maxAhead = 200 * 365 * 24 * time.Hour
 
 // rows yields the parts of each row: one, unless there is more than fits.
 func (sc *scopeBatch) rows() func(yield func([]linePart) bool) {
@@ -326,9 +323,10 @@ func publishedGap(scope telemetry.Scope, at int64, g telemetry.Gap) *frame.Publi
 func storedTime(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
 
 // PostgreSQL's calendar is narrower than a segment's. Bounds outside it are
-// moved to its edge, in rows and queries alike, so that order is kept.
+// moved to its edge, in rows and queries alike, so that order is kept. (The
+// edge is not the zero time, which means none.)
 var (
-	minTime = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)
+	minTime = time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC)
 	maxTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 )
 

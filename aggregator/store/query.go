@@ -163,11 +163,11 @@ where org = $1 and env = $2 and recv_at >= $3 and t1 >= $4 and t0 <= $5
 order by t1 `
 
 // scan walks the metadata of all rows that can hold lines of the query.
-func (r *logScan) scan(ctx context.Context, in segment.Range, ahead time.Duration) error {
+func (r *logScan) scan(ctx context.Context, in segment.Range, ahead int64) error {
 	since, until, arrived := minTime, maxTime, minTime
 	if !in.Since.IsZero() {
 		since = clampTime(in.Since)
-		arrived = clampTime(since.Add(-ahead))
+		arrived = clampTime(time.UnixMicro(since.UnixMicro() - ahead))
 	}
 	if !in.Until.IsZero() {
 		until = clampTime(in.Until)

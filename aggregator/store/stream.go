@@ -30,17 +30,16 @@ func (s *Store) StreamHead(ctx context.Context, scope telemetry.Scope) (int64, e
 	return head, err
 }
 
-// readCounter returns the last position and how far lines were ever ahead of
-// their arrival.
-func readCounter(ctx context.Context, tx pgx.Tx, scope telemetry.Scope) (head int64, ahead time.Duration, err error) {
+// readCounter returns the last position and how many microseconds lines were
+// ever ahead of their arrival.
+func readCounter(ctx context.Context, tx pgx.Tx, scope telemetry.Scope) (head, ahead int64, err error) {
 	call, cancel := context.WithTimeout(ctx, shortTimeout)
 	defer cancel()
-	var micros int64
-	err = tx.QueryRow(call, "select next - 1, ahead from stream_counter where org = $1 and env = $2", string(scope.Org), int16(scope.Env)).Scan(&head, &micros)
+	err = tx.QueryRow(call, "select next - 1, ahead from stream_counter where org = $1 and env = $2", string(scope.Org), int16(scope.Env)).Scan(&head, &ahead)
 	if noRows(err) {
 		return 0, 0, nil
 	}
-	return head, time.Duration(micros) * time.Microsecond, err
+	return head, ahead, err
 }
 
 // recentSpan is what ReadStream looks at first: streams are read at their
