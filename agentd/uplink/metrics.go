@@ -11,7 +11,6 @@ type metrics struct {
 	acks      prometheus.Counter
 	throttles prometheus.Counter
 	rewinds   prometheus.Counter
-	filled    prometheus.Counter
 	connects  prometheus.Counter
 	failures  prometheus.Counter
 	renewals  prometheus.Counter
@@ -39,7 +38,6 @@ func newMetrics(r prometheus.Registerer, u *Uplink) *metrics {
 		acks:      counter("acks_total", "Acknowledgements received."),
 		throttles: counter("throttles_total", "Requests to wait, for one organisation each."),
 		rewinds:   counter("rewinds_total", "Requests to send from an earlier frame on."),
-		filled:    counter("lost_after_ack_total", "Ranges that the aggregator has forgotten after it had acknowledged them."),
 		connects:  counter("connects_total", "Streams opened."),
 		failures:  counter("failures_total", "Attempts to connect and streams that failed."),
 		renewals:  counter("renewals_total", "Certificates renewed."),

@@ -15,15 +15,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/theazo/observability/shared/frame"
 	"github.com/theazo/observability/shared/retry"
 	"github.com/theazo/observability/shared/telemetry"
 	"github.com/theazo/observability/shared/wire"
 )
-
-// lostAfterAck is the reason of gaps where the aggregator asks for what it has
-// acknowledged: its database went back to an earlier state.
-const lostAfterAck telemetry.GapReason = "lost_after_ack"
 
 // Bounds of what an aggregator may tell us to wait.
 const (
@@ -45,10 +40,10 @@ type ending struct {
 // session is one stream to one aggregator.
 type session struct {
 	*Uplink
-	stream grpc.BidiStreamingClient[wire.StreamRequest, wire.StreamResponse]
-
-	sending sync.Mutex // the stream takes one message at a time
-	closed  bool       // nothing more is sent
+	platform bool            // what the certificate says
+	own      telemetry.OrgID // what the certificate says
+	foreign  sync.Once
+	stream   grpc.BidiStreamingClient[wire.StreamRequest, wire.StreamResponse]
 
 	mu     sync.Mutex
 	timers []*time.Timer // end of throttles
@@ -68,7 +63,7 @@ func (u *Uplink) connect(ctx context.Context, address string) ending {
 	// The stream outlives ctx for a moment, to hear what is committed.
 	streamCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
-	s := &session{Uplink: u}
+	s := &session{Uplink: u, platform: id.Platform, own: id.Org}
 	window, err := s.open(ctx, streamCtx, cancel, client)
 	if err != nil {
 		return ending{err: u.explain(&id, err)}
@@ -193,23 +188,18 @@ func (s *session) finish(stopSending context.CancelFunc, sent, received <-chan e
 			return
 		}
 	}
-	s.sending.Lock()
-	s.closed = true
 	_ = s.stream.CloseSend() // never fails (grpc)
-	s.sending.Unlock()
 	select {
 	case <-received:
 	case <-timer.C:
 	}
 }
 
-// send sends what the window has room for.
+// send sends what the window has room for, until ctx or the stream ends: why,
+// the receiver hears.
 func (s *session) send(ctx context.Context) error {
-	for {
-		if s.window.wait(ctx) != nil {
-			return nil
-		}
-		f, err := s.queue.Next(ctx, s.window.skip)
+	for s.window.wait(ctx) == nil {
+		f, err := s.queue.Next(ctx, s.skip)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -217,22 +207,27 @@ func (s *session) send(ctx context.Context) error {
 			return fmt.Errorf("read the next frame to send: %w", err)
 		}
 		s.window.add(&f)
-		if !s.write(&f) {
+		if s.stream.Send(&wire.StreamRequest{Message: &wire.StreamRequest_Frame{Frame: wire.FrameToWire(&f)}}) != nil {
 			return nil
 		}
+		s.metrics.sent.WithLabelValues(f.Lane.String()).Inc()
+		s.metrics.bytes.Add(float64(len(f.Body)))
 	}
+	return nil
 }
 
-// write sends one frame; false: the stream has ended.
-func (s *session) write(f *frame.Frame) bool {
-	s.sending.Lock()
-	defer s.sending.Unlock()
-	if s.closed || s.stream.Send(&wire.StreamRequest{Message: &wire.StreamRequest_Frame{Frame: wire.FrameToWire(f)}}) != nil {
-		return false
+// skip holds back organisations that have to wait. A node of one organisation
+// that used to be another's, or a platform node, may still hold frames of others:
+// to send them would end the stream, so they stay where they are.
+func (s *session) skip(org telemetry.OrgID) bool {
+	if !s.platform && org != "" && org != s.own {
+		s.foreign.Do(func() {
+			s.log.Error("records of another organisation stay on this machine: the node's certificate does not name it",
+				"organisation", org, "certificate", s.own)
+		})
+		return true
 	}
-	s.metrics.sent.WithLabelValues(f.Lane.String()).Inc()
-	s.metrics.bytes.Add(float64(len(f.Body)))
-	return true
+	return s.window.skip(org)
 }
 
 // receive does what the aggregator says, until the stream ends.
@@ -311,49 +306,21 @@ func (s *session) stopTimers() {
 	s.timers = nil
 }
 
-// rewind sends again what the aggregator misses. What the queue no longer
-// has, because an aggregator has acknowledged it, is told as lost: else the
-// stream would stand still for ever. Where it is not lost, because this request
-// crossed an acknowledgement, the aggregator knows the range and ignores it.
+// rewind sends again what the aggregator misses. Where the queue no longer has
+// it, because an aggregator has acknowledged it and then lost it, the queue puts a
+// tombstone in its place.
 func (s *session) rewind(r *wire.Rewind) error {
 	lane, err := wire.LaneFromWire(r.GetLane())
 	if err != nil {
 		return fmt.Errorf("rewind: %w", err)
 	}
 	k := streamKey{org: telemetry.OrgID(r.GetOrganisation()), epoch: r.GetEpoch(), lane: lane}
-	next := max(r.GetNext(), 1)
 	s.metrics.rewinds.Inc()
-	s.log.Debug("the aggregator asks for earlier records", "organisation", k.org, "lane", k.lane, "next", next)
-	gone := s.window.rewind(k, next)
-	if gone > 0 {
-		lost, err := lostFrame(k, next, gone)
-		if err != nil {
-			return err
-		}
-		s.metrics.filled.Inc()
-		s.write(lost)
-		next = gone + 1
-	}
-	s.queue.Rewind(k.org, k.epoch, k.lane, next)
+	s.log.Debug("the aggregator asks for earlier records", "organisation", k.org, "lane", k.lane, "next", r.GetNext())
+	s.window.rewind(k, r.GetNext())
+	s.queue.Rewind(k.org, k.epoch, k.lane, r.GetNext())
 	s.queue.Wake()
 	return nil
-}
-
-func lostFrame(k streamKey, first, last uint64) (*frame.Frame, error) {
-	count := last - first + 1
-	if count > 1<<32-1 {
-		return nil, fmt.Errorf("the aggregator asks for sequence %d, which is %d records back", first, count)
-	}
-	body, err := wire.EncodeRecords(nil, []telemetry.Gap{{
-		Reason: lostAfterAck, Count: int64(count), FirstSeq: first, LastSeq: last, //nolint:gosec // checked above
-		Detail: "The aggregator asked for records that it had acknowledged: its database went back to an earlier state.",
-	}})
-	if err != nil {
-		return nil, err
-	}
-	return &frame.Frame{Body: body, Header: frame.Header{
-		Org: k.org, Lane: k.lane, Class: telemetry.Important, Tombstone: true, Epoch: k.epoch, First: first, Count: uint32(count), //nolint:gosec // checked above
-	}}, nil
 }
 
 // renew gets the next certificate, for a new key. Until it is on disk the old

@@ -28,6 +28,7 @@ type Queue interface {
 	// Ack gives up every frame of the organisation, epoch and lane up to last.
 	Ack(org telemetry.OrgID, epoch uint64, lane telemetry.Lane, last uint64) error
 	// Rewind makes Next return frames again from the one that holds next on.
+	// What was acknowledged before is told as missing by a tombstone.
 	Rewind(org telemetry.OrgID, epoch uint64, lane telemetry.Lane, next uint64)
 	// Reset makes Next return every frame again that is not acknowledged.
 	Reset()

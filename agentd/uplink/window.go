@@ -23,10 +23,6 @@ type sentFrame struct {
 	bytes       int64
 }
 
-// span is what is known of one key: what was acknowledged, and the lowest
-// sequence that the queue has ever returned. Below either the queue holds nothing.
-type span struct{ acked, lowest uint64 }
-
 // window counts what is on its way, and decides whose frame may be next.
 //
 // One organisation may fill half of what the others leave free. So a single
@@ -42,9 +38,7 @@ type window struct {
 	byOrg     map[telemetry.OrgID]int64
 	frames    map[streamKey][]sentFrame // in the order sent
 	throttled map[telemetry.OrgID]throttle
-	lastAck   time.Time
-
-	known map[streamKey]span // kept over connections
+	answered  time.Time // when something was last heard of what is on its way
 }
 
 type throttle struct {
@@ -53,7 +47,7 @@ type throttle struct {
 }
 
 func newWindow() *window {
-	w := &window{changed: make(chan struct{}, 1), known: map[streamKey]span{}}
+	w := &window{changed: make(chan struct{}, 1)}
 	w.reset(0)
 	return w
 }
@@ -62,7 +56,7 @@ func newWindow() *window {
 func (w *window) reset(size int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.size, w.bytes, w.count, w.lastAck = size, 0, 0, time.Now()
+	w.size, w.bytes, w.count, w.answered = size, 0, 0, time.Now()
 	w.byOrg, w.frames, w.throttled = map[telemetry.OrgID]int64{}, map[streamKey][]sentFrame{}, map[telemetry.OrgID]throttle{}
 	w.signal()
 }
@@ -111,17 +105,12 @@ func (w *window) add(f *frame.Frame) {
 	defer w.mu.Unlock()
 	k, n := keyOf(&f.Header), int64(len(f.Body))
 	if w.count == 0 {
-		w.lastAck = time.Now() // silence before there was anything to answer does not count
+		w.answered = time.Now() // silence before there was anything to answer does not count
 	}
 	w.frames[k] = append(w.frames[k], sentFrame{first: f.First, last: f.Last(), bytes: n})
 	w.bytes += n
 	w.byOrg[k.org] += n
 	w.count++
-	s := w.known[k]
-	if s.lowest == 0 || f.First < s.lowest {
-		s.lowest = f.First
-		w.known[k] = s
-	}
 }
 
 // remove forgets those frames of a key that match. w.mu is held.
@@ -152,10 +141,7 @@ func (w *window) ack(k streamKey, last uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.remove(k, func(f sentFrame) bool { return f.last <= last })
-	w.lastAck = time.Now()
-	s := w.known[k]
-	s.acked = max(s.acked, last)
-	w.known[k] = s
+	w.answered = time.Now()
 }
 
 // throttle makes an organisation wait and returns from where its streams are
@@ -164,7 +150,7 @@ func (w *window) throttle(org telemetry.OrgID, wait time.Duration, reason string
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.throttled[org] = throttle{until: time.Now().Add(wait), reason: reason}
-	w.lastAck = time.Now() // an answer
+	w.answered = time.Now()
 	from := map[streamKey]uint64{}
 	for k, list := range w.frames {
 		if k.org != org {
@@ -180,22 +166,12 @@ func (w *window) throttle(org telemetry.OrgID, wait time.Duration, reason string
 	return from
 }
 
-// rewind forgets what was sent of a key from next on, and returns the end of
-// the range from next on that the queue no longer has: 0 where it has all of it.
-func (w *window) rewind(k streamKey, next uint64) (gone uint64) {
+// rewind forgets what was sent of a key from next on.
+func (w *window) rewind(k streamKey, next uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.remove(k, func(f sentFrame) bool { return f.last >= next })
-	w.lastAck = time.Now() // an answer
-	s := w.known[k]
-	gone = s.acked
-	if s.lowest > 0 {
-		gone = max(gone, s.lowest-1)
-	}
-	if gone < next {
-		return 0
-	}
-	return gone
+	w.answered = time.Now()
 }
 
 // silent is how long something has been on its way without any answer.
@@ -205,7 +181,7 @@ func (w *window) silent() time.Duration {
 	if w.count == 0 {
 		return 0
 	}
-	return time.Since(w.lastAck)
+	return time.Since(w.answered)
 }
 
 func (w *window) describe() (frames int, bytes int64, waiting []Throttled) {
