@@ -5,7 +5,8 @@ import { defineConfig } from '@playwright/test';
  * running and fed: THEAZO_URL, THEAZO_API_KEY, E2E_AGENT_ID. `mock` runs
  * mock.spec.ts against mock.mjs, which it starts, and needs a built dist/.
  */
-const mockPort = Number(process.env.MOCK_PORT ?? 4173);
+// Chosen once, by the first process; workers inherit it. Two runs at once do not meet.
+const mockPort = Number((process.env.MOCK_PORT ??= String(20_000 + (process.pid % 12_000))));
 const mocked = process.argv.some((argument, index, all) => argument === '--project=mock' || (argument === 'mock' && all[index - 1] === '--project'));
 
 export default defineConfig({

@@ -67,12 +67,16 @@ export function LogList({ feed, state, wrapped, selected, search, open }: LogLis
     if (scroller.current) loadNear(scroller.current, feed);
   }, [feed, version]);
 
-  // The selected line is kept in sight when the selection moves.
+  // The selected line is kept in sight when the selection moves, and not when
+  // rows merely change: the reader may have scrolled away.
+  const opened = useRef(false);
   useEffect(() => {
     const index = selected === undefined ? -1 : feed.store.indexOfKey(selected);
-    if (index >= 0) virtualizer.scrollToIndex(index, { align: state.phase === 'ready' && hasNewer ? 'center' : 'auto' });
-    // Not when rows merely change: the reader may have scrolled away.
-  }, [selected, feed, state.phase, virtualizer]);
+    if (index < 0) return;
+    // A line that a link led to stands amid its neighbours.
+    virtualizer.scrollToIndex(index, { align: !opened.current && feed.filters.at !== undefined ? 'center' : 'auto' });
+    opened.current = true;
+  }, [selected, feed, virtualizer]);
 
   const load = (row: GapRow) => void feed.loadMissed(row);
   const measure = wrapped ? virtualizer.measureElement : undefined;

@@ -64,7 +64,7 @@ export function LogsPage() {
     if (row) select(row);
   };
   const togglePause = () => (state.following ? feed.pause('user') : feed.resume());
-  const canFollow = state.phase === 'ready' && (state.connection !== 'history' || !state.following);
+  const canFollow = state.phase === 'ready' && state.connection !== 'history';
 
   useKeys({
     '/': () => searchBox.current?.select(),

@@ -2,7 +2,7 @@ import { Check, ChevronDown, Clock } from 'lucide-react';
 import { useState, type FormEvent } from 'react';
 import { Popover } from '../app/Popover';
 import type { Filters } from './filters';
-import { fromLocalInput, localDateTime, toLocalInput } from './time';
+import { fromLocalInput, shortDateTime, toLocalInput } from './time';
 
 const presets = [
   { label: 'Live', detail: 'everything, newest first', since: undefined },
@@ -85,9 +85,9 @@ function Custom({ filters, change, close }: { filters: Filters; change: (times: 
 }
 
 function rangeLabel({ since, until, at }: Filters): string {
-  if (at !== undefined) return `Around ${localDateTime(at)}`;
+  if (at !== undefined) return `Around ${shortDateTime(at)}`;
   const preset = presets.find((one) => one.since === since);
   if (preset && until === undefined) return preset.label;
-  const from = since === undefined ? '' : localDateTime(since);
-  return until === undefined ? `Since ${from}` : from === '' ? `Until ${localDateTime(until)}` : `${from} – ${localDateTime(until)}`;
+  const from = since === undefined ? '' : shortDateTime(since);
+  return until === undefined ? `Since ${from}` : from === '' ? `Until ${shortDateTime(until)}` : `${from} – ${shortDateTime(until)}`;
 }

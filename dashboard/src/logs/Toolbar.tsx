@@ -4,7 +4,7 @@ import { LEVELS } from '../api/types';
 import { Copy } from '../app/Copy';
 import { visible } from '../text/controls';
 import { curlOfView } from './copies';
-import { FIELD_FILTERS, FIELD_LABELS, isFiltered, toggleLevel, without, type Filters } from './filters';
+import { FIELD_FILTERS, FIELD_LABELS, isFiltered, isLive, toggleLevel, without, type Filters } from './filters';
 import { IdPicker } from './IdPicker';
 import { LevelGlyph } from './LevelMark';
 import { TimeRange } from './TimeRange';
@@ -55,13 +55,19 @@ export function Toolbar({ filters, change, clear, following, canFollow, togglePa
             <WrapText size={15} aria-hidden />
           </button>
           <Copy className="btn btn-icon max-md:!hidden" text={() => curlOfView(filters)} label="Copy this view as cURL" icon={<Terminal size={15} aria-hidden />} />
-          <button
-            type="button" className="btn max-md:w-8 max-md:!px-0" disabled={!canFollow} onClick={togglePause}
-            title={following ? 'Pause (Space)' : 'Resume (Space)'} data-testid="pause"
-          >
-            {following ? <Pause size={14} aria-hidden /> : <Play size={14} aria-hidden />}
-            <span className="max-md:sr-only">{following ? 'Pause' : 'Resume'}</span>
-          </button>
+          {isLive(filters) ? (
+            <button
+              type="button" className="btn max-md:w-8 max-md:!px-0" disabled={!canFollow} onClick={togglePause}
+              title={following ? 'Pause (Space)' : 'Resume (Space)'} data-testid="pause"
+            >
+              {following ? <Pause size={14} aria-hidden /> : <Play size={14} aria-hidden />}
+              <span className="max-md:sr-only">{following ? 'Pause' : 'Resume'}</span>
+            </button>
+          ) : (
+            <button type="button" className="btn" onClick={() => change({ since: undefined, until: undefined, at: undefined })}>
+              <Play size={14} aria-hidden /> Go live
+            </button>
+          )}
         </div>
       </div>
       <ActiveFilters filters={filters} change={change} />
@@ -89,7 +95,7 @@ function SearchBox({ text, change, box }: { text: string; change: (text: string 
     return () => clearTimeout(timer);
   });
   return (
-    <div className="relative min-w-[200px] flex-1">
+    <div className="relative min-w-[180px] flex-1">
       <Search size={14} className="absolute top-1/2 left-2.5 -translate-y-1/2 text-faint" aria-hidden />
       <input
         ref={box} type="text" inputMode="search" className="field !px-8" value={typed} onChange={(event) => setTyped(event.target.value)} maxLength={512}

@@ -175,11 +175,13 @@ export class LogFeed {
     if (!href?.startsWith('/v1/logs?') || this.missed.get(key) === 'loading') return;
     this.missed.set(key, 'loading');
     this.changed({});
+    const oldestFirst = new URLSearchParams(href.slice(href.indexOf('?'))).get('order') === 'asc';
     try {
       let next: string | null = href;
       while (next !== null) {
         const page: LogPage = await request<LogPage>(next, { signal: this.abort.signal });
-        this.store.addOlder(page.data.map(logRow));
+        const rows = page.data.map(logRow);
+        this.store.addOlder(oldestFirst ? rows : rows.reverse());
         next = page.hasMore && page.cursor !== null && this.store.rows.length < maxRows ? withCursor(href, page.cursor) : null;
         if (next !== null) this.changed({});
       }

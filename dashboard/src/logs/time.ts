@@ -19,6 +19,14 @@ export function localDateTime(timestamp: string): string {
   return new Date(at).toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'medium' });
 }
 
+/** As short as it can be said: the date only where it is not today's. */
+export function shortDateTime(timestamp: string): string {
+  const at = Date.parse(timestamp);
+  if (Number.isNaN(at)) return timestamp;
+  const { date, time } = clock(at);
+  return date + time;
+}
+
 export function ago(timestamp: string | undefined, now: number): string {
   const at = Date.parse(timestamp ?? '');
   if (Number.isNaN(at)) return '–';
