@@ -14,8 +14,8 @@ import (
 
 // Sizes of what is hashed to know a file, and a place in it, again.
 const (
-	printBytes  = 1 << 10 // of a file's first record
-	beforeBytes = 256     // before an offset
+	printBytes  = blockBytes // of a file's first record
+	beforeBytes = 256        // before an offset
 )
 
 // fileID tells open files apart. It means nothing for a closed file: its inode
@@ -56,19 +56,23 @@ func (l *logFile) size() (int64, error) {
 	return st.Size, nil
 }
 
-// fingerprint returns the hash of the file's first record, or of its first
-// KiB, or nothing while neither is there. A record begins with its text and
-// holds the time in nanoseconds, so no two files share it.
+// fingerprint returns the hash of the file's first record, or nothing while
+// there is none. The record ends with its time in nanoseconds, so that only the
+// pieces of one long line can be alike; among equals the inode decides.
 func (l *logFile) fingerprint() (string, error) {
 	if l.print != "" {
 		return l.print, nil
 	}
-	buf := make([]byte, printBytes)
-	n, err := l.f.ReadAt(buf, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", fmt.Errorf("read %s: %w", l.f.Name(), err)
+	for _, size := range []int{1 << 10, printBytes} { // most records are short
+		buf := make([]byte, size)
+		n, err := l.f.ReadAt(buf, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", fmt.Errorf("read %s: %w", l.f.Name(), err)
+		}
+		if l.print = fingerprintOf(buf[:n]); l.print != "" {
+			break
+		}
 	}
-	l.print = fingerprintOf(buf[:n])
 	return l.print, nil
 }
 

@@ -25,11 +25,9 @@ func (t *tail) resume(p *logPosition, b *block) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.lastTime = p.Last
-	found := -1
-	for i, f := range t.files {
-		if err := t.recognise(f, &p.placeNote, i, &found); err != nil {
-			return err
-		}
+	found, err := t.find(&p.placeNote)
+	if err != nil {
+		return err
 	}
 	if found < 0 {
 		if len(t.files) > 0 || p.Offset < p.Size {
@@ -55,27 +53,35 @@ func (t *tail) resume(p *logPosition, b *block) error {
 	}
 	until := place{file: f, off: p.Offset}
 	t.last, t.size = until, p.Size
-	if t.before, err = f.before(p.Offset); err != nil {
-		return err
-	}
-	t.resumeOpenLines(p, until, b)
-	return nil
-}
-
-// recognise sets found to i when f is the file of the note: by fingerprint,
-// and by inode among equals.
-func (t *tail) recognise(f *logFile, n *placeNote, i int, found *int) error {
-	print, err := f.fingerprint()
+	first, err := t.resumeOpenLines(p, until, b)
 	if err != nil {
 		return err
 	}
-	if print == "" || print != n.Print {
-		return nil
+	if t.before, err = first.file.before(first.off); err != nil {
+		return err
 	}
-	if *found < 0 || f.id == (fileID{device: n.Device, inode: n.Inode}) {
-		*found = i
-	}
+	t.dropBefore(slices.Index(t.files, first.file))
+	t.off = first.off
 	return nil
+}
+
+// find returns the index of the file of a note: by fingerprint, and by inode
+// among equals; -1 when it is not held.
+func (t *tail) find(n *placeNote) (int, error) {
+	found := -1
+	for i, f := range t.files {
+		print, err := f.fingerprint()
+		if err != nil {
+			return -1, err
+		}
+		if print == "" || print != n.Print {
+			continue
+		}
+		if found < 0 || f.id == (fileID{device: n.Device, inode: n.Inode}) {
+			found = i
+		}
+	}
+	return found, nil
 }
 
 // holds reports whether f still has what was read of it.
@@ -88,10 +94,10 @@ func (l *logFile) holds(p *logPosition) (bool, error) {
 	return err == nil && hashOf(before) == p.Before, err
 }
 
-// resumeOpenLines starts at the position, or before it where a long line was
-// open there, whose pieces must be read again.
-func (t *tail) resumeOpenLines(p *logPosition, until place, b *block) {
-	first := until
+// resumeOpenLines returns where to start: at the position, or before it where a
+// long line was open there, whose pieces must be read again.
+func (t *tail) resumeOpenLines(p *logPosition, until place, b *block) (first place, err error) {
+	first = until
 	var again replay
 	for stream, open := range map[telemetry.Stream]*openLine{telemetry.Stdout: p.Stdout, telemetry.Stderr: p.Stderr} {
 		switch {
@@ -100,7 +106,10 @@ func (t *tail) resumeOpenLines(p *logPosition, until place, b *block) {
 			j := &t.joiners[stream]
 			j.skipping, j.at = true, unixNano(open.Skip)
 		default:
-			i := slices.IndexFunc(t.files, func(f *logFile) bool { return f.print != "" && f.print == open.From.Print })
+			i, err := t.find(open.From)
+			if err != nil {
+				return first, err
+			}
 			if i < 0 {
 				b.gap(telemetry.Gap{
 					Reason: telemetry.GapRotated, Count: 1, Since: p.Last,
@@ -119,8 +128,7 @@ func (t *tail) resumeOpenLines(p *logPosition, until place, b *block) {
 		again.until = until
 		t.replay, t.resumed = &again, p
 	}
-	t.dropBefore(slices.Index(t.files, first.file))
-	t.off = first.off
+	return first, nil
 }
 
 // dropBefore lets go of the files before the i-th: they were read.
