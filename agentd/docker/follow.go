@@ -434,4 +434,3 @@ func (a *apiLog) readLine(in *bufio.Reader) error {
 		}
 	}
 }
-
