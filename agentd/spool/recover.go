@@ -213,6 +213,9 @@ func (r *recovery) trailer(seg *segment, b *found) {
 	readPositions(&d, r.positions)
 }
 
+// maxMissing bounds what a cursor can say is there, and so the tombstones.
+const maxMissing = 1 << 40
+
 // span is a range of sequences: first to next - 1.
 type span struct{ first, next uint64 }
 
@@ -230,7 +233,7 @@ func (r *recovery) widen(key streamKey, first uint64, count uint32) {
 func (r *recovery) assemble() {
 	known := map[streamKey]cursorStream{}
 	for _, c := range r.cursor.streams {
-		if c.lane < Lanes && c.next > c.acked {
+		if c.lane < Lanes && c.next > c.acked && c.next-c.acked < maxMissing {
 			known[c.streamKey] = c
 		}
 	}
