@@ -41,7 +41,7 @@ func (p *params) listing(status func(string) (uint8, error)) telemetry.Listing {
 	if text, given := p.one("status"); given {
 		n, err := status(text)
 		if err != nil {
-			p.fail("status", "has an %v", err)
+			p.fail("status", "is not valid: %v", err)
 		}
 		l.Status = &n
 	}

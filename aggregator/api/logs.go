@@ -89,7 +89,7 @@ func (p *params) logQuery(now time.Time) (q telemetry.LogQuery, since, until str
 	if text, given := p.one("order"); given {
 		var err error
 		if q.Order, err = telemetry.ParseOrder(text); err != nil {
-			p.fail("order", "has an %v", err)
+			p.fail("order", "is not valid: %v", err)
 		}
 	}
 	return q, p.values.Get("since"), p.values.Get("until")

@@ -102,7 +102,7 @@ func word[T any](parse func(string) (T, error)) func(string) (T, error) {
 		if s == "" {
 			err = errEmpty
 		} else if err != nil {
-			err = fmt.Errorf("has an %w", err)
+			err = fmt.Errorf("is not valid: %w", err)
 		}
 		return v, err
 	}
@@ -127,7 +127,7 @@ func (p *params) filter() telemetry.LogFilter {
 		lowest, err := telemetry.ParseLevel(text)
 		switch {
 		case err != nil:
-			p.fail("minLevel", "has an %v", err)
+			p.fail("minLevel", "is not valid: %v", err)
 		case p.values.Has("level"):
 			p.fail("minLevel", "cannot stand beside level, which is exact: give one of them")
 		case lowest > telemetry.Debug:

@@ -15,6 +15,9 @@ import (
 
 // Log keeps committed parts in memory. Its zero value is empty and has epoch 0.
 type Log struct {
+	// ObservedAt is given to what is committed; zero: now. Set it first.
+	ObservedAt time.Time
+
 	mu     sync.Mutex
 	epoch  int64
 	parts  map[telemetry.Scope][]*frame.Published
@@ -32,7 +35,10 @@ func (l *Log) Commit(scope telemetry.Scope, node telemetry.NodeID, lines []telem
 	if l.parts == nil {
 		l.parts, l.heads, l.seq = make(map[telemetry.Scope][]*frame.Published), make(map[telemetry.Scope]int64), make(map[telemetry.NodeID]uint64)
 	}
-	now := time.Now().UTC().Truncate(time.Microsecond)
+	now := l.ObservedAt
+	if now.IsZero() {
+		now = time.Now().UTC().Truncate(time.Microsecond)
+	}
 	p := &frame.Published{Scope: scope, Position: l.heads[scope] + 1, Node: node, ObservedAt: now}
 	if len(lines) > 0 {
 		p = frame.NewPublished(scope, p.Position, now, &segment.Part{Segment: encode(lines), Node: node, Epoch: 7, FirstSeq: l.seq[node] + 1}, nil)
