@@ -118,21 +118,19 @@ func (u *Uplink) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(end.err, errRenewed):
-			continue
-		}
-		if end.steady {
+		case end.steady:
 			pause.Reset()
 			logged = ""
 		}
-		next = (next + 1) % len(u.config.Addresses)
-		wait := pause.Next()
-		u.failed(end.err)
-		if text := end.err.Error(); text != logged {
-			u.log.Warn("connection to the aggregator failed, trying on", "aggregator", address, "error", end.err)
-			logged = text
+		if !errors.Is(end.err, errRenewed) {
+			next = (next + 1) % len(u.config.Addresses)
+			u.failed(end.err)
+			if text := end.err.Error(); text != logged {
+				u.log.Warn("connection to the aggregator failed, trying on", "aggregator", address, "error", end.err)
+				logged = text
+			}
 		}
-		if retry.Sleep(ctx, wait) != nil {
+		if retry.Sleep(ctx, pause.Next()) != nil {
 			return nil
 		}
 	}

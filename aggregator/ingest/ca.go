@@ -180,9 +180,12 @@ func (a *Authority) nodeCertificate(csr []byte, n telemetry.NodeIdentity, genera
 	if !ok || public.Curve != elliptic.P256() {
 		return nil, telemetry.Failf(telemetry.InvalidRequest, "The certificate request holds a key of another kind than ECDSA P-256.")
 	}
+	// Nodes renew at a share of the whole life, so little of it may be over at once.
+	now := time.Now()
+	early := min(clockTolerance, max(0, until.Sub(now)/10))
 	der, err := sign(&x509.Certificate{
 		Subject: wire.NodeSubject(n, generation), URIs: []*url.URL{wire.NodeURI(n)},
-		NotBefore: time.Now().Add(-clockTolerance), NotAfter: until,
+		NotBefore: now.Add(-early), NotAfter: until,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, a.certificate, public, a.key)
 	if err != nil {
