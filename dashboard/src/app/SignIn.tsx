@@ -4,6 +4,7 @@ import { Eye, EyeOff, KeyRound, LoaderCircle } from 'lucide-react';
 import { useState, type FormEvent } from 'react';
 import { ApiError, request } from '../api/client';
 import { Logo } from './Logo';
+import { safeNext } from './next';
 
 /** Signs in with an API key; the server keeps the session in an HttpOnly cookie. */
 export function SignIn() {
@@ -83,9 +84,4 @@ function explain(cause: unknown): string {
   if (cause.status === 401) return 'This key is not valid. It may be mistyped, revoked, or of another aggregator.';
   if (cause.status === 429) return 'Too many attempts. Wait a minute and try again.';
   return cause.message;
-}
-
-/** Only a path of this site: anything else would make sign-in a redirector. */
-export function safeNext(next: string | undefined): string {
-  return next !== undefined && /^\/(?![/\\])/.test(next) && !next.startsWith('/sign-in') ? next : '/logs';
 }

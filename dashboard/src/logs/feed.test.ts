@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { QueryValue } from '../api/client';
 import { LiveStream, type EventSourceLike } from '../api/stream';
 import type { Gap, LogEntry, LogPage } from '../api/types';
-import { LogFeed, maxRows } from './feed';
+import { LogFeed } from './feed';
 import type { Filters } from './filters';
 import { gapRow, logRow } from './store';
 
@@ -33,7 +33,7 @@ class FakeSource implements EventSourceLike {
   }
 }
 
-function open(filters: Filters, pages: LogPage[]) {
+function open(filters: Filters, pages: LogPage[], limit?: number) {
   const queries: Record<string, QueryValue>[] = [];
   const feed = new LogFeed(
     filters,
@@ -44,10 +44,13 @@ function open(filters: Filters, pages: LogPage[]) {
     },
     (cursor, of) => new LiveStream({}, cursor, of.streamHandlers, (url) => new FakeSource(url)),
     base + 60_000,
+    limit,
   );
   return { feed, queries };
 }
 
+/** As many rows as a feed holds, in the tests of that limit. */
+const limit = 200;
 const keys = (feed: LogFeed) => feed.store.rows.map((row) => (row.kind === 'gap' ? `gap:${row.gap.reason}` : row.key));
 
 beforeEach(() => {
@@ -95,11 +98,11 @@ describe('LogFeed', () => {
   });
 
   it('only counts at the limit while paused, and loads anew when resumed', async () => {
-    const { feed } = open({}, [page([entry(1)]), page([entry(9)])]);
+    const { feed } = open({}, [page([entry(1)]), page([entry(9)])], limit);
     feed.start();
     await vi.advanceTimersByTimeAsync(0);
     feed.pause('user');
-    feed.store.addLive(Array.from({ length: maxRows + 10_000 }, (_, n) => logRow(entry(n + 10, n))));
+    feed.store.addLive(Array.from({ length: 1.05 * limit }, (_, n) => logRow(entry(n + 10, n))));
     const before = feed.store.rows.length;
     FakeSource.all[0]!.send('log', entry(999_999, 1e9));
     await vi.advanceTimersByTimeAsync(200);
@@ -112,13 +115,13 @@ describe('LogFeed', () => {
   });
 
   it('forgets the oldest at the limit while following, and can load them again', async () => {
-    const { feed, queries } = open({}, [page([entry(1)]), page([entry(2)])]);
+    const { feed, queries } = open({}, [page([entry(1)]), page([entry(2)])], limit);
     feed.start();
     await vi.advanceTimersByTimeAsync(0);
-    feed.store.addLive(Array.from({ length: maxRows }, (_, n) => logRow(entry(n + 10, 2000 + n))));
+    feed.store.addLive(Array.from({ length: limit }, (_, n) => logRow(entry(n + 10, 2000 + n))));
     FakeSource.all[0]!.send('log', entry(999_999, 1e9));
     await vi.advanceTimersByTimeAsync(200);
-    expect(feed.store.rows.length).toBeLessThanOrEqual(maxRows);
+    expect(feed.store.rows.length).toBeLessThanOrEqual(limit);
     expect(feed.snapshot().hasOlder).toBe(true);
     await feed.loadOlder();
     expect(queries[1]!.until).toBe(new Date(feed.store.rows[1]!.time + 1).toISOString());

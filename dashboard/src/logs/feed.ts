@@ -38,7 +38,6 @@ export interface FeedState {
 }
 
 export const maxRows = 200_000;
-const dropChunk = 10_000;
 const firstPage = 300;
 const nextPage = 500;
 /** Copying row positions costs more with more rows, so large stores are shown less often. */
@@ -72,6 +71,7 @@ export class LogFeed {
     private readonly fetchLogs: FetchPage = fetchPage,
     private readonly openStream = (cursor: string, feed: LogFeed) => new LiveStream(streamQuery(filters), cursor, feed.streamHandlers),
     now = Date.now(),
+    private readonly limit = maxRows,
   ) {
     this.query = logsQuery(filters, now);
     this.state = initialState(filters);
@@ -146,7 +146,7 @@ export class LogFeed {
   async loadOlder(): Promise<void> {
     const { phase, hasOlder, loadingOlder } = this.state;
     if (phase !== 'ready' || !hasOlder || loadingOlder) return;
-    if (this.store.rows.length >= maxRows) {
+    if (this.store.rows.length >= this.limit) {
       if (!this.state.full) this.emit({ full: true });
       return;
     }
@@ -182,7 +182,7 @@ export class LogFeed {
         const page: LogPage = await request<LogPage>(next, { signal: this.abort.signal });
         const rows = page.data.map(logRow);
         this.store.addOlder(oldestFirst ? rows : rows.reverse());
-        next = page.hasMore && page.cursor !== null && this.store.rows.length < maxRows ? withCursor(href, page.cursor) : null;
+        next = page.hasMore && page.cursor !== null && this.store.rows.length < this.limit ? withCursor(href, page.cursor) : null;
         if (next !== null) this.changed({});
       }
       this.missed.set(key, 'loaded');
@@ -199,6 +199,11 @@ export class LogFeed {
     },
     onState: (connection: StreamState): void => this.emit({ connection }),
   };
+
+  /** The oldest rows go many at a time, so that it is seldom. */
+  private get dropChunk(): number {
+    return Math.ceil(this.limit / 20);
+  }
 
   private async load(): Promise<void> {
     const { at } = this.filters;
@@ -291,7 +296,7 @@ export class LogFeed {
     const above = hasOlder ? arrivals.filter((row) => row.time < oldest && row.kind === 'log' && !this.store.has(row.key)).length : 0;
     const here = hasOlder ? arrivals.filter((row) => row.time >= oldest) : arrivals;
 
-    if (!following && this.store.rows.length + here.length > maxRows + dropChunk) {
+    if (!following && this.store.rows.length + here.length > this.limit + this.dropChunk) {
       const lines = here.filter((row) => row.kind === 'log').length;
       this.uncounted += lines;
       this.emit({ fresh: fresh + lines, total: total + lines + above, late: late + above });
@@ -299,9 +304,9 @@ export class LogFeed {
     }
     const added = this.store.addLive(here);
     const count = added.appended + added.inserted;
-    const trimmed = following && this.store.rows.length > maxRows;
+    const trimmed = following && this.store.rows.length > this.limit;
     if (trimmed) {
-      this.store.dropOldest(this.store.rows.length - maxRows + dropChunk);
+      this.store.dropOldest(this.store.rows.length - this.limit + this.dropChunk);
       this.olderCursor = null;
     }
     this.changed({
