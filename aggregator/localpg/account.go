@@ -62,9 +62,13 @@ func chooseAccount(dir, wanted string) (account, error) {
 func (a account) process(orphaned syscall.Signal) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: orphaned}
 	if a.drop {
-		attr.Credential = &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)}
+		attr.Credential = a.credential()
 	}
 	return attr
+}
+
+func (a account) credential() *syscall.Credential {
+	return &syscall.Credential{Uid: uint32(a.uid), Gid: uint32(a.gid)} //nolint:gosec // Both come from the kernel or the user database.
 }
 
 // mayEnter says whether the account can reach path from the root of the file

@@ -65,16 +65,24 @@ func (s *Server) adopt() error {
 		return fmt.Errorf("the private PostgreSQL in %s belongs to %s: run the aggregator as this user or as root", s.layout.cluster, userName(uid))
 	}
 	s.log.Warn("the private PostgreSQL cluster belonged to root, giving it to PostgreSQL's user", "dir", s.layout.cluster, "user", s.user.name)
-	err = filepath.WalkDir(s.layout.cluster, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, s.user.uid, s.user.gid)
-	})
-	if err != nil {
+	if err := s.giveCluster(); err != nil {
 		return fmt.Errorf("give the cluster to PostgreSQL's user %s: %w", s.user.name, err)
 	}
 	return s.layout.own(s.layout.cluster, s.user)
+}
+
+func (s *Server) giveCluster() error {
+	root, err := os.OpenRoot(s.layout.cluster)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return root.Lchown(path, s.user.uid, s.user.gid)
+	})
 }
 
 // onOneThread runs f, which starts and awaits a child, on a thread that lives as

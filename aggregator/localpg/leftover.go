@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -149,13 +150,11 @@ func (s *Server) leader(pids []int) (pid int, ours bool) {
 	if err != nil {
 		return 0, false
 	}
-	for _, p := range pids {
-		if p == pid {
-			cmdline, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
-			return pid, bytes.Contains(cmdline, []byte("cluster_name="+mark))
-		}
+	if !slices.Contains(pids, pid) {
+		return 0, false
 	}
-	return 0, false
+	cmdline, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	return pid, err == nil && bytes.Contains(cmdline, []byte("cluster_name="+mark))
 }
 
 func firstLine(data []byte) string {

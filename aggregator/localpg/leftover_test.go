@@ -1,6 +1,7 @@
 package localpg
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"os/user"
@@ -16,7 +17,6 @@ import (
 func made(t *testing.T, o Options) *Server {
 	t.Helper()
 	s := start(t, o)
-	execute(t, s.DSN(), "create table kept as select 7 as n")
 	stop(t, s)
 	return s
 }
@@ -27,7 +27,7 @@ func rawPostmaster(t *testing.T, s *Server, args []string) *exec.Cmd {
 	cmd := exec.CommandContext(within(t), s.postgres, args...)
 	cmd.Dir = "/"
 	if s.user.drop {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(s.user.uid), Gid: uint32(s.user.gid)}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.user.credential()}
 	}
 	entry, err := os.Open(s.layout.dir)
 	if err != nil {
@@ -60,9 +60,7 @@ func TestZombieHoldsTheLockFiles(t *testing.T) {
 		}
 	}
 	again := start(t, o)
-	if n := value(t, again.DSN(), "select n::text from kept"); n != "7" {
-		t.Errorf("kept %s, want 7", n)
-	}
+	checkKept(t, again.DSN())
 	if data, err := os.ReadFile(status); err != nil || !strings.Contains(string(data), "State:\tZ") {
 		t.Errorf("the zombie did not last as long as the test needs: %v", err)
 	}
@@ -79,9 +77,7 @@ func TestStrangerHasThePid(t *testing.T) {
 		}
 	}
 	again := start(t, o)
-	if n := value(t, again.DSN(), "select n::text from kept"); n != "7" {
-		t.Errorf("kept %s, want 7", n)
-	}
+	checkKept(t, again.DSN())
 }
 
 func TestOrphanIsAwaited(t *testing.T) {
@@ -97,9 +93,7 @@ func TestOrphanIsAwaited(t *testing.T) {
 	if again.PID() == cmd.Process.Pid {
 		t.Error("the orphan was taken over")
 	}
-	if n := value(t, again.DSN(), "select n::text from kept"); n != "7" {
-		t.Errorf("kept %s, want 7", n)
-	}
+	checkKept(t, again.DSN())
 }
 
 func TestAdministratorsServerIsLeftAlone(t *testing.T) {
@@ -122,44 +116,57 @@ func TestAdministratorsServerIsLeftAlone(t *testing.T) {
 	}
 }
 
+// openDir is a temporary directory that other users reach.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func lookUp(t *testing.T, name string) account {
+	t.Helper()
+	u, err := user.Lookup(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	return account{uid: uid, gid: gid, name: name}
+}
+
 func TestParentIsNotRoot(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can run a parent as another user; all other tests here ran without root")
 	}
-	dir, err := os.MkdirTemp("", "localpg-nonroot-") // Its parents are open to everybody.
-	if err != nil {
+	nobody := lookUp(t, "nobody")
+	dir := openDir(t)
+	if err := os.Chown(dir, nobody.uid, nobody.gid); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	nobody, err := user.Lookup("nobody")
-	if err != nil {
-		t.Fatal(err)
-	}
-	uid, _ := strconv.Atoi(nobody.Uid)
-	gid, _ := strconv.Atoi(nobody.Gid)
-	if err := os.Chown(dir, uid, gid); err != nil {
-		t.Fatal(err)
-	}
-	p := startParent(t, dir, &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)})
-	execute(t, p.dsn, "create table kept as select 7 as n")
-	if got, _, err := owner("/proc/" + strconv.Itoa(p.postmaster)); err != nil || got != uid {
-		t.Errorf("PostgreSQL runs as uid %d, want %d", got, uid)
+	p := startParent(t, dir, nobody.credential())
+	makeKept(t, p.dsn)
+	if got, _, err := owner("/proc/" + strconv.Itoa(p.postmaster)); err != nil || got != nobody.uid {
+		t.Errorf("PostgreSQL runs as uid %d, want %d", got, nobody.uid)
 	}
 	p.kill9(t)
 
 	// Root beside it keeps the owner, and leaves everything usable to him.
-	o := options(t)
+	o := empty(t)
 	o.Dir = dir
 	s := start(t, o)
-	if got, _, err := owner("/proc/" + strconv.Itoa(s.PID())); err != nil || got != uid {
-		t.Errorf("under root, PostgreSQL runs as uid %d, want %d", got, uid)
+	if got, _, err := owner("/proc/" + strconv.Itoa(s.PID())); err != nil || got != nobody.uid {
+		t.Errorf("under root, PostgreSQL runs as uid %d, want %d", got, nobody.uid)
 	}
 	stop(t, s)
-	p = startParent(t, dir, &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)})
-	if n := value(t, p.dsn, "select n::text from kept"); n != "7" {
-		t.Errorf("kept %s, want 7", n)
-	}
+	p = startParent(t, dir, nobody.credential())
+	checkKept(t, p.dsn)
 	p.end(t)
 }
 
@@ -168,18 +175,14 @@ func TestAnotherUsersDirectory(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make a directory that belongs to somebody else")
 	}
-	dir, err := os.MkdirTemp("", "localpg-others-")
-	if err != nil {
+	dir := filepath.Join(openDir(t), "pg")
+	if err := os.Mkdir(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	o := options(t)
-	o.Dir = dir
-	stop(t, start(t, o))
 	cmd := exec.CommandContext(within(t), "/proc/self/exe", "-test.run=^$")
 	cmd.Env = append(os.Environ(), helperDir+"="+dir)
 	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: lookUp(t, "nobody").credential()}
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "run this as root or as the owner") {
 		t.Errorf("%v: %s", err, out)
@@ -199,9 +202,7 @@ func TestRootWithoutPtrace(t *testing.T) {
 	go func() { defer close(reaped); _ = cmd.Wait() }()
 	p := startParent(t, o.Dir, nil, helperDrop+"=1")
 	<-reaped
-	if n := value(t, p.dsn, "select n::text from kept"); n != "7" {
-		t.Errorf("kept %s, want 7", n)
-	}
+	checkKept(t, p.dsn)
 	p.end(t)
 }
 
@@ -222,7 +223,5 @@ func TestRestoredByRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := start(t, o)
-	if n := value(t, again.DSN(), "select n::text from kept"); n != "7" {
-		t.Errorf("kept %s, want 7", n)
-	}
+	checkKept(t, again.DSN())
 }

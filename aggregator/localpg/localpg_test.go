@@ -17,14 +17,62 @@ import (
 
 const deadline = 2 * time.Minute // of everything that a test waits for
 
-// options are cheap ones in a fresh directory.
-func options(t *testing.T) Options {
+// empty are cheap options for a directory that does not exist yet.
+func empty(t *testing.T) Options {
 	t.Helper()
 	return Options{
 		Dir:      filepath.Join(t.TempDir(), "pg"),
 		Log:      testLog(t),
 		Settings: map[string]string{"shared_buffers": "16MB"},
 		NoSync:   true,
+	}
+}
+
+// Stopped servers whose cluster holds one table, for the tests to use again: making
+// one takes longer than all that most tests do. TestMain removes clusters.
+var (
+	clusters = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "localpg-clusters-") })
+	idle     = make(chan string, 100)
+)
+
+// options are cheap ones for a directory with such a cluster.
+func options(t *testing.T) Options {
+	t.Helper()
+	o := empty(t)
+	select {
+	case o.Dir = <-idle:
+	default:
+		root, err := clusters()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.Dir, err = os.MkdirTemp(root, ""); err != nil {
+			t.Fatal(err)
+		}
+		s := start(t, o)
+		makeKept(t, s.DSN())
+		stop(t, s)
+	}
+	t.Cleanup(func() {
+		if !t.Failed() {
+			idle <- o.Dir
+		}
+	})
+	return o
+}
+
+func makeKept(t *testing.T, dsn string) {
+	t.Helper()
+	if err := query(within(t), dsn, "create table kept as select 7 as n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkKept looks for what the template's table holds.
+func checkKept(t *testing.T, dsn string) {
+	t.Helper()
+	if n := value(t, dsn, "select n::text from kept"); n != "7" {
+		t.Errorf("kept %s, want 7", n)
 	}
 }
 
@@ -85,13 +133,6 @@ func stop(t *testing.T, s *Server) {
 	t.Logf("stop took %v", time.Since(begun))
 }
 
-func execute(t *testing.T, dsn, sql string) {
-	t.Helper()
-	if err := query(within(t), dsn, sql); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-}
-
 // value returns the one value that sql selects, as text.
 func value(t *testing.T, dsn, sql string) string {
 	t.Helper()
@@ -136,9 +177,9 @@ func noProcessIn(t *testing.T, dir string) {
 
 func TestStartTwiceKeepsData(t *testing.T) {
 	t.Parallel()
-	o := options(t)
+	o := empty(t)
 	s := start(t, o)
-	execute(t, s.DSN(), "create table kept as select 7 as n")
+	makeKept(t, s.DSN())
 	stop(t, s)
 	noProcessIn(t, o.Dir)
 	if s.PID() != 0 {
@@ -148,14 +189,12 @@ func TestStartTwiceKeepsData(t *testing.T) {
 	if again.DSN() != s.DSN() {
 		t.Errorf("DSN %s, before %s", again.DSN(), s.DSN())
 	}
-	if n := value(t, again.DSN(), "select n::text from kept"); n != "7" {
-		t.Errorf("after a restart: %s, want 7", n)
-	}
+	checkKept(t, again.DSN())
 }
 
 func TestSettings(t *testing.T) {
 	t.Parallel()
-	o := options(t)
+	o := empty(t)
 	o.NoSync = false
 	o.Settings = map[string]string{"shared_buffers": "24MB", "work_mem": "5MB"}
 	s := start(t, o)
@@ -188,7 +227,7 @@ func TestSettings(t *testing.T) {
 func TestBadSettings(t *testing.T) {
 	t.Parallel()
 	for name, v := range map[string]string{"listen_addresses": "*", "Port": "1", "a b": "x", "work_mem": "1\x00"} {
-		o := options(t)
+		o := empty(t)
 		o.Settings = map[string]string{name: v}
 		if s, err := Start(within(t), o); err == nil {
 			stop(t, s)
@@ -201,7 +240,7 @@ func TestBadSettings(t *testing.T) {
 
 func TestRefusedSettingIsQuoted(t *testing.T) {
 	t.Parallel()
-	o := options(t)
+	o := empty(t)
 	o.Settings = map[string]string{"work_mem": "a lot"}
 	s, err := Start(within(t), o)
 	if err == nil {
@@ -218,30 +257,59 @@ func TestRefusedSettingIsQuoted(t *testing.T) {
 
 func TestAwkwardPaths(t *testing.T) {
 	t.Parallel()
-	for name, dir := range map[string]string{
-		"long":   strings.Repeat("long", 30),
-		"comma":  "a,b",
-		"quotes": `it's "quoted" %20 \ ü`,
+	o := options(t)
+	home, parents := o.Dir, filepath.Join(t.TempDir(), "with parents")
+	if err := os.Mkdir(parents, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		short bool // the socket needs another place
+	}{
+		{strings.Repeat("long", 30), true},
+		{"a,b", true},
+		{`it's "quoted" %20 \ ü+`, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			o := options(t)
-			o.Dir = filepath.Join(o.Dir, "with parents", dir)
-			for range 2 {
-				s := start(t, o)
-				if got := value(t, s.DSN(), "select 'ok'"); got != "ok" {
-					t.Errorf("answer %q", got)
-				}
-				run := s.layout.run
-				if linked := s.layout.tempRun; linked == (name == "quotes") {
-					t.Errorf("short socket directory used: %v", linked)
-				}
-				stop(t, s)
-				if _, err := os.Lstat(run); s.layout.tempRun && err == nil {
-					t.Errorf("%s was left behind", run)
-				}
+		o.Dir = filepath.Join(parents, c.name)
+		if err := os.Rename(home, o.Dir); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			s := start(t, o)
+			checkKept(t, s.DSN())
+			run := s.layout.run
+			if s.layout.tempRun != c.short {
+				t.Errorf("%s: socket in %s", o.Dir, run)
 			}
-		})
+			stop(t, s)
+			if _, err := os.Lstat(run); c.short && err == nil {
+				t.Errorf("%s was left behind", run)
+			}
+		}
+		if err := os.Rename(o.Dir, home); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A killed owner's short directory is found by its link and used again.
+func TestShortSocketDirectoryIsUsedAgain(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	home := o.Dir
+	o.Dir = filepath.Join(t.TempDir(), "a,b")
+	if err := os.Rename(home, o.Dir); err != nil {
+		t.Fatal(err)
+	}
+	p := startParent(t, o.Dir, nil)
+	p.kill9(t)
+	s := start(t, o)
+	if s.DSN() != p.dsn {
+		t.Errorf("DSN %s, before %s", s.DSN(), p.dsn)
+	}
+	stop(t, s)
+	if err := os.Rename(o.Dir, home); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -304,7 +372,7 @@ func TestRefusedDirectories(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := options(t)
+			o := empty(t)
 			if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -331,7 +399,7 @@ func writeVersion(dir, version string) error {
 
 func TestNoBinaries(t *testing.T) {
 	t.Parallel()
-	o := options(t)
+	o := empty(t)
 	o.BinDir = t.TempDir()
 	if s, err := Start(within(t), o); err == nil {
 		stop(t, s)
@@ -343,7 +411,7 @@ func TestNoBinaries(t *testing.T) {
 
 func TestHalfMadeClusterIsMadeAnew(t *testing.T) {
 	t.Parallel()
-	o := options(t)
+	o := empty(t)
 	half := filepath.Join(o.Dir, unfinished, "base", "1")
 	if err := os.MkdirAll(half, 0o700); err != nil {
 		t.Fatal(err)
@@ -362,7 +430,7 @@ func TestHalfMadeClusterIsMadeAnew(t *testing.T) {
 
 func TestInterruptedStart(t *testing.T) {
 	t.Parallel()
-	o := options(t)
+	o := empty(t)
 	for _, after := range []time.Duration{0, 20 * time.Millisecond, 150 * time.Millisecond, 500 * time.Millisecond, time.Second} {
 		ctx, cancel := context.WithTimeout(within(t), after)
 		s, err := Start(ctx, o)

@@ -22,19 +22,13 @@ var ErrInUse = errors.New("the directory of the private PostgreSQL is in use")
 // looking at it takes nothing from anybody.
 type dirLock struct{ file *os.File }
 
-func lockDir(dir string) (*dirLock, error) {
+func lockDir(ctx context.Context, dir string) (*dirLock, error) {
 	path := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the private PostgreSQL: %w (run this as root or as the owner of %s)", err, dir)
 	}
-	err = unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-		pid, _ := readLock(f)
-		f.Close()
-		return nil, fmt.Errorf("%w: another aggregator (pid %d) uses %s; stop it or choose another directory", ErrInUse, pid, dir)
-	}
-	if err == nil {
+	if err = acquire(ctx, f); err == nil {
 		err = giveToOwnerOf(dir, f)
 	}
 	if err == nil {
@@ -48,6 +42,23 @@ func lockDir(dir string) (*dirLock, error) {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
 	return &dirLock{file: f}, nil
+}
+
+// acquire takes the lock, or names its owner. A process that has just been killed
+// while it started a child lends the lock to this child until its exec: an owner
+// that is dead is given a second to let go.
+func acquire(ctx context.Context, f *os.File) error {
+	for begun := time.Now(); ; {
+		err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return err
+		}
+		pid, _ := readLock(f)
+		alive := pid > 0 && !errors.Is(unix.Kill(pid, 0), unix.ESRCH)
+		if alive || time.Since(begun) > time.Second || !pause(ctx, 10*time.Millisecond) {
+			return fmt.Errorf("%w: another aggregator (pid %d) uses it; stop it or choose another directory", ErrInUse, pid)
+		}
+	}
 }
 
 // giveToOwnerOf lets the owner of dir open a file that root made in it.
@@ -72,6 +83,8 @@ func (l *dirLock) publish(dsn string) error {
 
 func (l *dirLock) unlock() {
 	_ = l.file.Truncate(0) // Only what a held lock says counts; this is for people who look.
+	// Not by closing alone: a child between fork and exec has the file open, too.
+	_ = unix.FcntlFlock(l.file.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
 	_ = l.file.Close()
 }
 
@@ -81,8 +94,9 @@ func readLock(f *os.File) (pid int, dsn string) {
 	n, _ := f.ReadAt(data, 0)
 	first, rest, _ := strings.Cut(string(data[:n]), "\n")
 	pid, _ = strconv.Atoi(first)
-	if end := strings.IndexByte(rest, '\n'); end >= 0 {
-		dsn = rest[:end]
+	dsn, _, whole := strings.Cut(rest, "\n")
+	if !whole {
+		dsn = ""
 	}
 	return pid, dsn
 }

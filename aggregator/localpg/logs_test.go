@@ -62,7 +62,7 @@ func TestTuningFollowsTheMachine(t *testing.T) {
 	t.Parallel()
 	const gib = 1024 * mib
 	for _, c := range []struct {
-		memory, disk int64
+		memory, disk uint64
 		buffers, wal string
 	}{
 		{256 * mib, 2 * gib, "64MB", "256MB"},

@@ -22,8 +22,14 @@ const (
 
 func TestMain(m *testing.M) {
 	if os.Getenv(helperDir) == "" {
-		goleak.VerifyTestMain(m)
-		return
+		goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+			if len(idle) > 0 {
+				if dir, err := clusters(); err == nil {
+					os.RemoveAll(dir)
+				}
+			}
+			os.Exit(code)
+		}))
 	}
 	if err := helper(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -44,6 +50,7 @@ func helper() error {
 	s, err := Start(ctx, Options{
 		Dir:      os.Getenv(helperDir),
 		Log:      hclog.New(&hclog.LoggerOptions{Name: "parent", Level: hclog.Debug}),
+		NoSync:   true,
 		Settings: map[string]string{"shared_buffers": "16MB"},
 	})
 	if err != nil {

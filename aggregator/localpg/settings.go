@@ -40,7 +40,7 @@ func checkSettings(settings map[string]string) error {
 const mib = 1 << 20
 
 // tuning is this package's choice, of what the measurements of the store asked for.
-func tuning(memory, disk int64) map[string]string {
+func tuning(memory, disk uint64) map[string]string {
 	return map[string]string{
 		"shared_buffers":     megabytes(clamp(memory/4, 64*mib, 4096*mib)),
 		"max_wal_size":       megabytes(clamp(disk/10, 256*mib, 4096*mib)),
@@ -109,32 +109,32 @@ func flags(args []string, settings map[string]string) []string {
 }
 
 // memoryLimit is what this machine or its container has.
-func memoryLimit() int64 {
+func memoryLimit() uint64 {
 	var info unix.Sysinfo_t
-	limit := int64(1024 * mib)
+	limit := uint64(1024 * mib)
 	if err := unix.Sysinfo(&info); err == nil {
-		limit = int64(info.Totalram) * int64(info.Unit)
+		limit = info.Totalram * uint64(info.Unit)
 	}
 	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			continue
 		}
-		if n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64); err == nil && n > 0 {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64); err == nil && n > 0 {
 			limit = min(limit, n)
 		}
 	}
 	return limit
 }
 
-func fileSystemSize(path string) int64 {
+func fileSystemSize(path string) uint64 {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return 0
 	}
-	return int64(st.Blocks) * st.Bsize
+	return st.Blocks * uint64(st.Bsize) //nolint:gosec // A block's size is positive.
 }
 
-func clamp(n, low, high int64) int64 { return min(max(n, low), high) }
+func clamp(n, low, high uint64) uint64 { return min(max(n, low), high) }
 
-func megabytes(n int64) string { return strconv.FormatInt(n/mib, 10) + "MB" }
+func megabytes(n uint64) string { return strconv.FormatUint(n/mib, 10) + "MB" }

@@ -52,7 +52,7 @@ func (s *Server) supervise(ctx context.Context, first chan<- error) {
 			up := time.Now()
 			select {
 			case <-ctx.Done():
-				s.stopErr = s.shutdown(p)
+				s.stopErr = s.shutdown(ctx, p)
 				return
 			case <-p.exited:
 			}
@@ -82,25 +82,25 @@ func (s *Server) launch(ctx context.Context) (*postmaster, error) {
 	if err := s.settle(ctx); err != nil {
 		return nil, err
 	}
-	p, err := s.spawn()
+	p, err := s.spawn(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.awaitAnswer(ctx, p); err != nil {
-		return nil, errors.Join(err, s.shutdown(p))
+		return nil, errors.Join(err, s.shutdown(ctx, p))
 	}
 	s.log.Info("PostgreSQL is ready", "pid", p.cmd.Process.Pid, "elapsed", time.Since(begun), "socket", s.layout.socket())
 	return p, nil
 }
 
 // spawn starts the program. It runs on the supervisor's thread.
-func (s *Server) spawn() (*postmaster, error) {
+func (s *Server) spawn(ctx context.Context) (*postmaster, error) {
 	output, input, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start PostgreSQL: %w", err)
 	}
 	// No context ends it: how to stop a database is shutdown's to know.
-	cmd := exec.CommandContext(context.Background(), s.postgres, s.args...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.postgres, s.args...) //nolint:gosec // Running the machine's PostgreSQL is what this package is for.
 	cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", environment(), s.layout.files()
 	cmd.Stderr = input
 	// An orphan stops by itself: SIGINT is a fast shutdown.
@@ -170,8 +170,9 @@ func query(ctx context.Context, dsn, sql string) error {
 	return errors.Join(err, conn.Close(ctx))
 }
 
-// shutdown ends p: fast, then at once, then by force.
-func (s *Server) shutdown(p *postmaster) error {
+// shutdown ends p: fast, then at once, then by force. It is called when ctx has
+// ended, and takes nothing but values from it.
+func (s *Server) shutdown(ctx context.Context, p *postmaster) error {
 	defer s.reap(p)
 	steps := []struct {
 		signal syscall.Signal
@@ -196,7 +197,7 @@ func (s *Server) shutdown(p *postmaster) error {
 	<-p.exited
 	return errors.Join(
 		fmt.Errorf("PostgreSQL (pid %d) had to be killed; it will recover at the next start", p.cmd.Process.Pid),
-		s.evict(context.Background(), s.layout.cluster, bySignal(syscall.SIGKILL)))
+		s.evict(context.WithoutCancel(ctx), s.layout.cluster, bySignal(syscall.SIGKILL)))
 }
 
 // reap gives back what belongs to a run whose process has ended. Backends of a
