@@ -263,9 +263,10 @@ begin
         using (org = current_setting('app.org') and env = current_setting('app.env')::smallint)
         with check (org = current_setting('app.org') and env = current_setting('app.env')::smallint)$p$, t);
     end if;
+    -- The select makes the list once for a statement, not once for a row.
     execute format($p$create policy ingest on %I to agg_ingest
-      using (org = any (current_setting('app.orgs')::text[]))
-      with check (org = any (current_setting('app.orgs')::text[]))$p$, t);
+      using (org = any ((select current_setting('app.orgs')::text[])::text[]))
+      with check (org = any ((select current_setting('app.orgs')::text[])::text[]))$p$, t);
     execute format('create policy maint on %I to agg_maint using (true) with check (true)', t);
   end loop;
 end
