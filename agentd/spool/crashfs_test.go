@@ -61,6 +61,19 @@ func (c *crashFS) fail(n, howMany int, err error) {
 	c.failAt, c.failFor, c.failWith = c.calls+n, howMany, err
 }
 
+func (c *crashFS) mend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failAt = 0
+}
+
+// failing reports whether calls fail or may come to fail.
+func (c *crashFS) failing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failAt > 0
+}
+
 // crash turns the power off for who uses the file system now, and returns what
 // the next start finds.
 func (c *crashFS) crash() *crashFS {

@@ -174,7 +174,7 @@ func TestModel(t *testing.T) {
 		m := newModel(t, rapid.Uint64().Draw(t, "seed"))
 		t.Repeat(map[string]func(*rapid.T){
 			"append": func(t *rapid.T) {
-				if err := m.append(drafts(t, m.appends+1)); err != nil && m.fs.failAt == 0 {
+				if err := m.append(drafts(t, m.appends+1)); err != nil && !m.fs.failing() {
 					t.Fatalf("append: %v", err)
 				}
 			},
@@ -194,7 +194,7 @@ func TestModel(t *testing.T) {
 				}
 			},
 			"save": func(t *rapid.T) {
-				if err := m.s.tidy(); err != nil && m.fs.failAt == 0 {
+				if err := m.s.tidy(); err != nil && !m.fs.failing() {
 					t.Fatalf("save: %v", err)
 				}
 			},
@@ -202,7 +202,7 @@ func TestModel(t *testing.T) {
 				m.fs.fail(rapid.IntRange(1, 6).Draw(t, "call"), rapid.SampledFrom([]int{1, 2, 1000}).Draw(t, "calls"),
 					rapid.SampledFrom([]error{syscall.EIO, syscall.ENOSPC}).Draw(t, "error"))
 			},
-			"mend": func(*rapid.T) { m.fs.fail(0, 0, nil); m.fs.failAt = 0 },
+			"mend": func(*rapid.T) { m.fs.mend() },
 			"power cut": func(t *rapid.T) {
 				old := m.s
 				m.fs = m.fs.crash()
@@ -210,7 +210,7 @@ func TestModel(t *testing.T) {
 				m.restart(t)
 			},
 			"restart": func(t *rapid.T) {
-				m.fs.failAt = 0
+				m.fs.mend()
 				if err := m.s.Close(); err != nil {
 					t.Fatalf("close: %v", err)
 				}

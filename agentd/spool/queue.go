@@ -318,7 +318,7 @@ func (s *Spool) Reset() {
 // keep saves the cursor now and then, and frees what it allows. It is the one
 // goroutine of a spool; Close ends it and waits for it.
 func (s *Spool) keep() {
-	var saved time.Time
+	saved := time.Now() // by Open
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
