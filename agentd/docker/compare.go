@@ -62,12 +62,11 @@ func (c *control) lookAtDirectories() {
 // differs reports whether the state in the list does not fit what was told. A
 // restart in between shows only in inspect, which compare leaves to events.
 func (r *run) differs(state string) bool {
-	running := !r.Started.IsZero() && !r.Exited
 	switch state {
 	case "running", "paused":
-		return !running
+		return !r.running()
 	case "exited", "dead":
-		return running || r.Started.IsZero()
+		return r.running() || r.Started.IsZero()
 	}
 	return false
 }
@@ -85,7 +84,9 @@ func (c *control) adopt(ctx context.Context, id string) {
 		return // gone again: its events say so, or the next comparison
 	}
 	if c.first && c.cfg.From == FromNow && !d.Running {
-		r.Started, r.Exited = d.Started, true // long over, and nobody asked for it
+		// Long over, and nobody asked for it.
+		r.Created, r.Started, r.Exited = true, d.Started, d.Finished
+		c.tell(r, pending{})
 		return
 	}
 	c.catchUp(r, d)
@@ -118,15 +119,19 @@ func (c *control) catchUp(r *run, d *details) {
 	if r.sandbox == nil || r.ignored {
 		return
 	}
-	if d.Started.After(r.Started) {
-		if !r.Started.IsZero() && !r.Exited {
+	if !r.Created {
+		r.Created = true
+		c.tell(r, pending{event: inferred(telemetry.SandboxCreated, d.Created, d)})
+	}
+	if d.Started.After(r.Started) && (r.running() || d.Started.After(r.Exited)) {
+		if r.running() {
 			c.exited(r, d.Started, nil, d)
 		}
-		r.Started, r.Exited, r.oom, r.killed = d.Started, false, false, false
+		r.begins(d.Started)
 		c.tell(r, pending{event: inferred(telemetry.SandboxStarted, d.Started, d)})
 		c.follows.again(r.sandbox)
 	}
-	if !d.Running && !r.Started.IsZero() && !r.Exited && !d.Finished.IsZero() {
+	if !d.Running && r.running() && !d.Finished.IsZero() {
 		r.oom = r.oom || d.OOMKilled
 		c.exited(r, d.Finished, &d.ExitCode, d)
 	}
@@ -137,7 +142,7 @@ func (c *control) exited(r *run, at time.Time, code *int, d *details) {
 	e := inferred(telemetry.SandboxExited, at, d)
 	e.ExitCode, e.Reason = code, reason(code, r.oom, r.killed)
 	p := pending{event: e}
-	r.Exited = true
+	r.Exited = at
 	c.waitForLog(r, &p)
 	c.tell(r, p)
 }
@@ -162,7 +167,7 @@ func (c *control) vanished(r *run, id string) {
 		c.identifyVanished(r)
 	}
 	now := time.Now().UTC()
-	if !r.Started.IsZero() && !r.Exited {
+	if r.running() {
 		c.exited(r, now, nil, nil)
 	}
 	r.Destroyed = now

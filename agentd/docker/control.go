@@ -292,15 +292,17 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 	p := pending{event: event, since: c.told.begin(e.At)}
 	r.Told = e.At
 	switch action {
+	case "create":
+		r.Created = true
 	case "start":
-		r.Started, r.Exited, r.oom, r.killed = e.At, false, false, false
+		r.begins(e.At)
 		c.follows.again(r.sandbox)
 	case "oom":
 		r.oom = true
 	case "kill":
 		r.killed = true
 	case "die":
-		r.Exited = true
+		r.Exited = e.At
 		c.waitForLog(r, &p)
 	case "destroy":
 		r.Destroyed, p.last = e.At, true
@@ -308,16 +310,27 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 	c.tell(r, p)
 }
 
-// repeats reports whether the list has told us of e before.
+// repeats reports whether the list has told us of e before. An event comes a
+// little later than the time that inspect gives for the same thing, and a start
+// comes before the end of its run.
 func (r *run) repeats(action string, e *engineEvent) bool {
 	switch action {
+	case "create":
+		return r.Created
 	case "start":
-		return !r.Started.IsZero() && !r.Exited && !e.At.Before(r.Started)
+		return r.running() || e.At.Before(r.Exited)
 	case "die":
-		return !r.Started.IsZero() && (r.Exited || e.At.Before(r.Started))
+		return !r.Started.IsZero() && (!r.running() || e.At.Before(r.Started))
 	}
 	return false
 }
+
+// begins notes a start.
+func (r *run) begins(at time.Time) {
+	r.Started, r.Exited, r.oom, r.killed = at, time.Time{}, false, false
+}
+
+func (r *run) running() bool { return !r.Started.IsZero() && r.Exited.IsZero() }
 
 // waitForLog has an exit told after the last line. The engine has written all
 // of the log when it says die.

@@ -103,7 +103,7 @@ func (w *lineWriter) take(j *joiner, line source.Line) {
 }
 
 func (w *lineWriter) append(line source.Line) {
-	if n := len(line.Text); w.tty && !line.Truncated && !line.Partial && n > 0 && line.Text[n-1] == '\r' {
+	if n := len(line.Text); w.tty && !line.Truncated && n > 0 && line.Text[n-1] == '\r' {
 		line.Text = line.Text[:n-1] // a terminal ends its lines with \r\n
 	}
 	w.lines = append(w.lines, line)

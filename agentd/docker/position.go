@@ -71,8 +71,9 @@ type apiMark struct {
 
 // runPosition is what has been told of a container's life.
 type runPosition struct {
+	Created   bool      `json:"created,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
-	Exited    bool      `json:"exited,omitempty"` // since Started
+	Exited    time.Time `json:"exited,omitzero"` // after Started; zero: it runs
 	Destroyed time.Time `json:"destroyed,omitzero"`
 	// Told is the engine's time of the last event told: a replay goes on after it.
 	Told   time.Time `json:"told,omitzero"`

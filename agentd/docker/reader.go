@@ -219,7 +219,8 @@ func (r *reader) step(ctx context.Context, s *sandbox) (progress, more bool, err
 	batch := source.Batch{Target: *target, Lines: b.out.lines, Positions: source.Positions{}}
 	ended := r.tellPending(&batch, s, ready, b)
 	batch.Gaps = b.gaps
-	if len(batch.Lines)+len(batch.Events)+len(batch.Gaps) == 0 && b.read == 0 && !ended && len(ready) == 0 {
+	passed := start != nil && start.now // which must not be forgotten
+	if len(batch.Lines)+len(batch.Events)+len(batch.Gaps)+len(ready) == 0 && b.read == 0 && !passed {
 		return false, more, nil
 	}
 	if p := s.tail.position(); p != nil && !ended {

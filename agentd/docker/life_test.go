@@ -1,0 +1,458 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/moby/moby/client"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/agentd/source/sourcetest"
+	"github.com/theazo/observability/shared/ids"
+	"github.com/theazo/observability/shared/telemetry"
+	"github.com/theazo/observability/test/dockertest"
+)
+
+func typesOf(records []sourcetest.Record, id string) []telemetry.EventType {
+	var types []telemetry.EventType
+	for _, e := range sourcetest.EventsOf(records, telemetry.SandboxID(id)) {
+		types = append(types, e.Type)
+	}
+	return types
+}
+
+// The engine stops with its containers, comes back, and new ones start.
+func TestTheEngineIsRestarted(t *testing.T) {
+	e := dockertest.NewPrivate(t)
+	image := e.Image(t, linegen)
+	l := start(t, e.Host(), nil)
+	before := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "100", "-sleep-after", "1h"}, Labels: labels(t)})
+	l.await(t, "the first lines", func(r []sourcetest.Record) bool { return len(numbers(t, r, before, telemetry.Stdout)) == 100 })
+	e.Restart(t)
+	after := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "100"}, Labels: labels(t)})
+	l.awaitEvent(t, telemetry.SandboxExited, before, after)
+	e.StartContainer(t, before)
+	l.await(t, "the second run's lines", func(r []sourcetest.Record) bool { return len(numbers(t, r, before, telemetry.Stdout)) == 200 })
+	records := l.stop()
+	checkNumbers(t, records, after, 100)
+	noGaps(t, records)
+	want := []telemetry.EventType{telemetry.SandboxCreated, telemetry.SandboxStarted, telemetry.SandboxExited, telemetry.SandboxStarted}
+	got := slices.DeleteFunc(typesOf(records, before), func(e telemetry.EventType) bool { return e == telemetry.SandboxKilled })
+	if !slices.Equal(got, want) {
+		t.Errorf("events %v, want %v", got, want)
+	}
+}
+
+// The source starts before its engine.
+func TestTheEngineComesLater(t *testing.T) {
+	e := dockertest.NewPrivate(t)
+	image := e.Image(t, linegen)
+	e.Stop(t)
+	l := start(t, e.Host(), nil)
+	e.Start(t)
+	id := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "10"}, Labels: labels(t)})
+	l.awaitEvent(t, telemetry.SandboxExited, id)
+	checkNumbers(t, l.stop(), id, 10)
+}
+
+// What happened while agentd was away is found by comparing.
+func TestWhatHappenedWhileAgentdWasAway(t *testing.T) {
+	e := dockertest.NewEngine(t)
+	image := e.Image(t, linegen)
+	run := func(cmd ...string) string {
+		return e.Run(t, dockertest.RunOptions{Image: image, Cmd: cmd, Labels: labels(t, "theazo.agent_id", "agt_away")})
+	}
+	l := start(t, e.Host(), nil)
+	ended := run("-n", "10", "-rate", "10", "-exit-code", "3")
+	removed := run("-n", "5", "-sleep-after", "1h")
+	stays := run("-n", "5", "-sleep-after", "1h")
+	l.await(t, "the first lines", func(r []sourcetest.Record) bool {
+		return len(numbers(t, r, ended, telemetry.Stdout)) > 2 && len(numbers(t, r, removed, telemetry.Stdout)) == 5 && len(numbers(t, r, stays, telemetry.Stdout)) == 5
+	})
+	records := l.stop()
+
+	e.AwaitExit(t, ended)
+	e.Remove(t, removed)
+	whole := run("-n", "20")
+	e.AwaitExit(t, whole)
+
+	l = start(t, e.Host(), records)
+	l.awaitEvent(t, telemetry.SandboxExited, ended, removed, whole)
+	l.awaitEvent(t, telemetry.SandboxDestroyed, removed)
+	records = l.stop()
+	checkNumbers(t, records, ended, 10)
+	checkNumbers(t, records, removed, 5)
+	checkNumbers(t, records, stays, 5)
+	checkNumbers(t, records, whole, 20)
+	noGaps(t, records)
+	started := []telemetry.EventType{telemetry.SandboxCreated, telemetry.SandboxStarted}
+	exited := append(slices.Clone(started), telemetry.SandboxExited)
+	for id, want := range map[string][]telemetry.EventType{
+		ended: exited, stays: started, removed: append(slices.Clone(exited), telemetry.SandboxDestroyed),
+	} {
+		got := slices.DeleteFunc(typesOf(records, id), func(e telemetry.EventType) bool { return e == telemetry.SandboxKilled })
+		if !slices.Equal(got, want) {
+			t.Errorf("events %v, want %v", got, want)
+		}
+	}
+	for _, ev := range sourcetest.EventsOf(records, telemetry.SandboxID(ended)) {
+		if ev.Type == telemetry.SandboxExited && (ev.ExitCode == nil || *ev.ExitCode != 3 || ev.Agent != "agt_away") {
+			t.Errorf("the exit while away: %+v", ev)
+		}
+	}
+	for _, ev := range sourcetest.EventsOf(records, telemetry.SandboxID(removed)) {
+		if ev.Agent != "agt_away" {
+			t.Errorf("an event of a container that was gone names agent %q", ev.Agent)
+		}
+	}
+}
+
+// A blocked sink stops reading, not the engine; nothing is lost.
+func TestABlockedSinkDelaysNobody(t *testing.T) {
+	e := dockertest.NewEngine(t)
+	image := e.Image(t, linegen)
+	l := start(t, e.Host(), nil)
+	release := l.sink.Block()
+	var all []string
+	for range 10 {
+		all = append(all, e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "50"}, Labels: labels(t)}))
+	}
+	for _, id := range all {
+		e.AwaitExit(t, id)
+	}
+	for _, id := range all {
+		e.Remove(t, id)
+	}
+	release()
+	l.awaitEvent(t, telemetry.SandboxDestroyed, all...)
+	records := l.stop()
+	for _, id := range all {
+		checkNumbers(t, records, id, 50)
+	}
+	noGaps(t, records)
+}
+
+// Logs that are in no file come through the engine, and go on after a crash.
+func TestOtherDrivers(t *testing.T) {
+	e := dockertest.NewEngine(t)
+	image := e.Image(t, linegen)
+	const lines = 3000
+	create := func(o dockertest.RunOptions, cmd ...string) string {
+		o.Image, o.Cmd, o.Labels = image, cmd, labels(t)
+		return e.Create(t, o)
+	}
+	local := create(dockertest.RunOptions{LogDriver: "local"}, "-n", strconv.Itoa(lines), "-rate", "3000", "-size", "60")
+	tty := create(dockertest.RunOptions{LogDriver: "local", TTY: true}, "-n", strconv.Itoa(lines), "-rate", "3000", "-size", "60")
+	want := map[sourcetest.Stream][]string{}
+	for _, id := range []string{local, tty} {
+		key := sourcetest.Stream{Sandbox: telemetry.SandboxID(id), Stream: telemetry.Stdout}
+		for i := 1; i <= lines; i++ {
+			want[key] = append(want[key], linegenLine(i, 60))
+		}
+	}
+	sourcetest.Exercise(t, sourcetest.Subject{
+		Crashes: 6,
+		New: func(t *testing.T) source.Source {
+			t.Helper()
+			s, err := New(Config{Endpoint: e.Host(), Include: []string{"label=test=" + t.Name()}}, hclog.NewNullLogger(), prometheus.NewRegistry())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		},
+		Write: func(context.Context) error {
+			e.StartContainer(t, local)
+			e.StartContainer(t, tty)
+			e.AwaitExit(t, local)
+			e.AwaitExit(t, tty)
+			return nil
+		},
+		Want: func() map[sourcetest.Stream][]string { return want },
+	})
+}
+
+// A long line through the API, in both of its forms, and a driver that keeps
+// nothing.
+func TestLongLinesOfOtherDriversAndNone(t *testing.T) {
+	e := dockertest.NewEngine(t)
+	image := e.Image(t, linegen)
+	l := start(t, e.Host(), nil)
+	run := func(o dockertest.RunOptions, cmd ...string) string {
+		o.Image, o.Cmd, o.Labels = image, cmd, labels(t)
+		return e.Run(t, o)
+	}
+	long := run(dockertest.RunOptions{LogDriver: "local"}, "-size", "50000")
+	tty := run(dockertest.RunOptions{LogDriver: "local", TTY: true}, "-size", "50000")
+	huge := run(dockertest.RunOptions{LogDriver: "local"}, "-one-mib-line")
+	none := run(dockertest.RunOptions{LogDriver: "none"}, "-n", "10")
+	l.awaitEvent(t, telemetry.SandboxExited, long, tty, huge, none)
+	records := l.stop()
+	for _, id := range []string{long, tty} {
+		lines := sourcetest.LinesOf(records)[sourcetest.Stream{Sandbox: telemetry.SandboxID(id), Stream: telemetry.Stdout}]
+		if len(lines) != 1 || string(lines[0].Text) != linegenLine(1, 50000) {
+			t.Errorf("a line of 50,000 bytes (terminal: %v) came as %d lines, the first %d bytes; %q %q", id == tty, len(lines), len(lines[0].Text), lines[0].Text[16380:16400], lines[0].Text[49990:])
+		}
+	}
+	lines := sourcetest.LinesOf(records)[sourcetest.Stream{Sandbox: telemetry.SandboxID(huge), Stream: telemetry.Stdout}]
+	if len(lines) != 1 || !lines[0].Truncated || len(lines[0].Text) != telemetry.MaxMessage {
+		t.Errorf("1 MiB in one line came as %d lines: %d %v %v, %d %v", len(lines), len(lines[0].Text), lines[0].Truncated, lines[0].Timestamp, len(lines[len(lines)-1].Text), lines[len(lines)-1].Timestamp)
+	}
+	gaps := sourcetest.GapsOf(records)
+	if len(gaps) != 1 || gaps[0].Reason != telemetry.GapUnreadable || gaps[0].Sandbox != telemetry.SandboxID(none) {
+		t.Errorf("gaps %+v, want one of the container whose driver keeps nothing", gaps)
+	}
+}
+
+// Identity comes from labels, only from valid ones.
+func TestIdentity(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	m, err := newMetrics(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := func(label, _ string, _ error) { m.badLabels.WithLabelValues(label).Inc() }
+	d := &details{ID: strings.Repeat("a", 64), Labels: map[string]string{
+		labelAgent: "agt_1", labelSession: "ses 1", labelUser: "anna@example.org", labelOrg: strings.Repeat("x", 129), labelEnv: "test",
+	}}
+	got := identify(&Config{DefaultOrg: "org_default"}, d, bad)
+	want := source.Target{Org: "org_default", Env: telemetry.Test, Origin: telemetry.Origin{
+		Agent: "agt_1", User: "anna@example.org", Provider: telemetry.Docker, Sandbox: telemetry.SandboxID(d.ID), Source: telemetry.SourceAgent,
+	}}
+	if got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "agentd_docker_bad_labels_total" && len(f.GetMetric()) != 2 {
+			t.Errorf("bad labels: %v, want 2", f.GetMetric())
+		}
+	}
+	d.Labels = nil
+	if got := identify(&Config{}, d, bad); got.Origin.Agent != ids.AgentOf(telemetry.Docker, telemetry.SandboxID(d.ID)) || got.Env != telemetry.Live {
+		t.Errorf("without labels: %+v", got)
+	}
+}
+
+func TestSelection(t *testing.T) {
+	d := &details{Name: "agent-7", Image: "registry/agents", Labels: map[string]string{"tier": "prod", "x": ""}}
+	for _, c := range []struct {
+		include, exclude []string
+		want             bool
+	}{
+		{nil, nil, true},
+		{[]string{"name=agent-*"}, nil, true},
+		{[]string{"name=other"}, nil, false},
+		{[]string{"name=other", "image=registry/*"}, nil, true},
+		{[]string{"label=tier"}, []string{"label=tier=prod"}, false},
+		{[]string{"label=tier=p*"}, []string{"label=y"}, true},
+		{nil, []string{"label=x"}, false},
+	} {
+		s, err := newSelection(&Config{Include: c.include, Exclude: c.exclude})
+		if err != nil || s.wants(d) != c.want {
+			t.Errorf("include %v, exclude %v: %v (%v)", c.include, c.exclude, s.wants(d), err)
+		}
+	}
+	for _, bad := range []Config{
+		{Include: []string{"agent"}}, {Exclude: []string{"colour=red"}}, {Include: []string{"name=["}},
+		{From: "yesterday"}, {DefaultOrg: "org 1"}, {Files: []string{"["}},
+	} {
+		if _, err := New(bad, hclog.NewNullLogger(), prometheus.NewRegistry()); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
+}
+
+// Containers that were there before the first start ever are read from the
+// configured place, and only that once.
+func TestFromNow(t *testing.T) {
+	e := dockertest.NewEngine(t)
+	image := e.Image(t, linegen)
+	old := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "10"}, Labels: labels(t)})
+	e.AwaitExit(t, old)
+	now := func(c *Config) { c.From = FromNow }
+	l := start(t, e.Host(), nil, now)
+	fresh := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "10"}, Labels: labels(t)})
+	l.awaitEvent(t, telemetry.SandboxExited, fresh)
+	records := l.stop()
+	away := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "10"}, Labels: labels(t)})
+	e.AwaitExit(t, away)
+	e.StartContainer(t, old)
+	e.AwaitExit(t, old)
+	l = start(t, e.Host(), records, now)
+	l.awaitEvent(t, telemetry.SandboxExited, away)
+	l.await(t, "the old container's second run", func(r []sourcetest.Record) bool { return len(numbers(t, r, old, telemetry.Stdout)) >= 10 })
+	records = l.stop()
+	checkNumbers(t, records, fresh, 10)
+	checkNumbers(t, records, away, 10)
+	checkNumbers(t, records, old, 10)
+}
+
+// Commands in a container are events too: their output is in no log.
+func TestExec(t *testing.T) {
+	e := dockertest.NewEngine(t)
+	image := e.Image(t, linegen)
+	l := start(t, e.Host(), nil)
+	id := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-sleep-after", "1h"}, Labels: labels(t)})
+	made, err := e.Client().ExecCreate(t.Context(), id, client.ExecCreateOptions{Cmd: []string{"/linegen", "-exit-code", "9"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Client().ExecStart(t.Context(), made.ID, client.ExecStartOptions{Detach: true}); err != nil {
+		t.Fatal(err)
+	}
+	l.awaitEvent(t, telemetry.ExecExited, id)
+	for _, ev := range sourcetest.EventsOf(l.stop(), telemetry.SandboxID(id)) {
+		switch ev.Type {
+		case telemetry.ExecStarted:
+			if !strings.Contains(ev.Attributes["command"], "/linegen -exit-code 9") {
+				t.Errorf("the command is %q", ev.Attributes["command"])
+			}
+		case telemetry.ExecExited:
+			if ev.ExitCode == nil || *ev.ExitCode != 9 || ev.Attributes["execId"] != made.ID {
+				t.Errorf("the end of a command: %+v", ev)
+			}
+		}
+	}
+}
+
+// scripted is an engine that says what a test wants.
+type scripted struct {
+	engine
+	events chan engineEvent
+	list   func() []listed
+}
+
+func (s *scripted) Ping(context.Context) error { return nil }
+
+func (s *scripted) Events(ctx context.Context, _ time.Time) (<-chan engineEvent, <-chan error) {
+	errs := make(chan error, 1)
+	to := make(chan engineEvent)
+	go func() {
+		defer close(to)
+		for {
+			select {
+			case e := <-s.events:
+				select {
+				case to <- e:
+				case <-ctx.Done():
+				}
+			case <-ctx.Done():
+				errs <- ctx.Err()
+				return
+			}
+		}
+	}()
+	return to, errs
+}
+
+func (s *scripted) List(context.Context) ([]listed, error)            { return s.list(), nil }
+func (s *scripted) Inspect(context.Context, string) (*details, error) { return nil, errGone }
+func (s *scripted) Close() error                                      { return nil }
+func (s *scripted) Info(context.Context) (engineInfo, error)          { return engineInfo{}, nil }
+func (s *scripted) Logs(context.Context, string, time.Time, bool) (io.ReadCloser, error) {
+	return nil, errors.New("no logs here")
+}
+
+// An engine's events are taken at once whatever becomes of them: of a flood that
+// nobody can take, the rest is found by comparing.
+func TestEventsAreAlwaysDrained(t *testing.T) {
+	e := &scripted{events: make(chan engineEvent)}
+	m, err := newMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &drain{engine: e, log: hclog.NewNullLogger(), metrics: m, wake: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- d.run(ctx, time.Time{}) }()
+	patience := time.After(sourcetest.Patience)
+	for i := range 2 * maxQueued {
+		if i == 1 {
+			d.take() // the comparison after the connection
+		}
+		select {
+		case e.events <- engineEvent{ID: fmt.Sprint(i), Action: "start"}:
+		case <-patience:
+			t.Fatalf("event %d is not taken", i)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if queue, resync := d.take(); len(queue) != maxQueued || !resync {
+		t.Errorf("%d events wait, to be compared: %v", len(queue), resync)
+	}
+}
+
+// The same event from a replay and the stream is told once; hostile attributes
+// are cut.
+func TestEventsAreToldOnceAndBounded(t *testing.T) {
+	id := strings.Repeat("b", 64)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	e := &scripted{events: make(chan engineEvent), list: func() []listed { return []listed{{ID: id, State: "running"}} }}
+	src, err := New(Config{}, hclog.NewNullLogger(), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.(*docker).connect = func(string) (engine, error) { return e, nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	sink := sourcetest.NewSink()
+	done := make(chan error, 1)
+	go func() { done <- src.Run(ctx, nil, sink) }()
+	say := func(action string, after time.Duration, attributes map[string]string) {
+		select {
+		case e.events <- engineEvent{ID: id, Action: action, At: at.Add(after), Attributes: attributes}:
+		case <-time.After(sourcetest.Patience):
+			t.Fatalf("%s is not taken", action)
+		}
+	}
+	name := map[string]string{"name": strings.Repeat("é", 4000) + "\xff", "theazo.agent_id": "agt_b"}
+	for range 2 {
+		say("create", 0, name)
+		say("start", 1, name)
+		say("start", 2, name) // as if the list had told of it before
+		say("exec_start: /bin/sh -c "+strings.Repeat("x", 5000), 3, name)
+		say("die", 4, map[string]string{"exitCode": "137"})
+		say("die", 5, map[string]string{"exitCode": "0"})
+		say("top", 6, nil)
+		say("destroy", 7, nil)
+	}
+	patience, stop := context.WithTimeout(t.Context(), sourcetest.Patience)
+	defer stop()
+	sink.Await(patience, func(r []sourcetest.Record) bool { return slices.Contains(typesOf(r, id), telemetry.SandboxDestroyed) })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	events := sourcetest.EventsOf(sink.Records(), telemetry.SandboxID(id))
+	want := []telemetry.EventType{telemetry.SandboxCreated, telemetry.SandboxStarted, telemetry.ExecStarted, telemetry.SandboxExited, telemetry.SandboxDestroyed}
+	if got := typesOf(sink.Records(), id); !slices.Equal(got, want) {
+		t.Errorf("events %v, want %v", got, want)
+	}
+	for _, ev := range events {
+		if ev.Agent != "agt_b" {
+			t.Errorf("event of agent %q", ev.Agent)
+		}
+		if ev.Type == telemetry.SandboxExited && ev.Reason != "killed" {
+			t.Errorf("the reason is %q", ev.Reason)
+		}
+		for k, v := range ev.Attributes {
+			if len(v) > maxAttribute || strings.ContainsRune(v, '\uFFFD') {
+				t.Errorf("attribute %s has %d bytes", k, len(v))
+			}
+		}
+	}
+}
