@@ -78,7 +78,7 @@ func noBinaries(major int, found []binaries, cluster string) error {
 // clusterMajor is 0 when there is no cluster yet.
 func clusterMajor(cluster string) (int, error) {
 	path := filepath.Join(cluster, "PG_VERSION")
-	data, err := os.ReadFile(path) //nolint:gosec // The directory is the operator's choice.
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Lstat(cluster); err == nil {
 			return 0, fmt.Errorf("%s is not a PostgreSQL cluster (it has no PG_VERSION): restore it or move it away", cluster)
@@ -137,7 +137,7 @@ func inspect(ctx context.Context, dir string, user account) (binaries, error) {
 // also in the error. The program and its children do not outlive ctx.
 func run(ctx context.Context, user account, files []*os.File, program string, args ...string) (string, error) {
 	var out tail
-	cmd := exec.CommandContext(ctx, program, args...) //nolint:gosec // Running the machine's PostgreSQL is what this package is for.
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", environment(), files
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.SysProcAttr = user.process(syscall.SIGKILL)

@@ -48,7 +48,7 @@ func (s *Server) makeCluster(ctx context.Context, bin binaries, noSync bool) err
 		}
 	}
 	s.log.Info("made a private PostgreSQL cluster", "dir", l.cluster, "major", bin.major,
-		"user", s.user.name, "elapsed", time.Since(begun))
+		"user", s.user.name, "elapsed", rounded(time.Since(begun)))
 	return nil
 }
 

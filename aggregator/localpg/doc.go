@@ -18,23 +18,18 @@
 //     that this user may not enter are bridged by an inherited descriptor.
 //   - A cluster is opened only by binaries of its own major version.
 //
-// The life of a Server; every state but the first and the last has a supervisor:
+// The life of a Server; its supervisor, one goroutine, walks it:
 //
-//	       Start                               Stop
-//	         | lock, find binaries, initdb      |
-//	         v                                  v
-//	     +----------+  answers   +-------+   +----------+   exited   +---------+
-//	     | starting |----------->| ready |-->| stopping |----------->| stopped |
-//	     +----------+            +-------+   +----------+            +---------+
-//	       ^   |  | the first start failed       ^                        ^
-//	       |   |  +------------------------------|------------------------+
-//	       |   | ended again                     |                        |
-//	pause  |   v                                 |                        |
-//	     +-----------+  Stop                     |                        |
-//	     |  waiting  |---------------------------+                        |
-//	     +-----------+                                                    |
-//	           | the cluster's files are gone                             |
-//	           +-------------------------------------------> Wait --------+
+//	        lock, programs, initdb
+//	Start --------------------------> starting ------> Start returns why it fails
+//	                                     | answers
+//	                                     v         Stop               exited
+//	                      +----------> ready ----------> stopping ----------> stopped
+//	             answers  |              | ended             ^                  ^
+//	                      |              v by itself         | Stop             |
+//	                      +---------- restarting ------------+                  |
+//	                                     | the cluster's files are gone         |
+//	                                     +-------- (Wait tells) ----------------+
 //
 // What lies in the directory; a cluster that initdb has not finished has another
 // name, so that finishing it is one rename:

@@ -74,7 +74,7 @@ func newLayout(dir string, user account) (*layout, error) {
 	}
 	ok, err := user.mayEnter(l.cluster)
 	if err == nil && !ok {
-		l.entry, err = os.Open(dir) //nolint:gosec // The directory is the operator's choice.
+		l.entry, err = os.Open(dir)
 	}
 	if err != nil {
 		l.close()
@@ -138,7 +138,7 @@ func (l *layout) own(path string, user account) error {
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make PostgreSQL's directory: %w", err)
 	}
-	d, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0) //nolint:gosec // The directory is the operator's choice.
+	d, err := os.OpenFile(path, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return fmt.Errorf("open PostgreSQL's directory: %w", err)
 	}

@@ -85,7 +85,7 @@ func (s *Server) evict(ctx context.Context, dir string, act func(pids []int, wai
 		}
 		if time.Since(reported) > lastWords {
 			reported = time.Now()
-			s.log.Info("still waiting for the PostgreSQL of an earlier run to end", "processes", len(pids), "waited", waited)
+			s.log.Info("still waiting for the PostgreSQL of an earlier run to end", "processes", len(pids), "waited", rounded(waited))
 		}
 		if !pause(ctx, 10*time.Millisecond) {
 			return fmt.Errorf("wait for the PostgreSQL of an earlier run in %s: %w", dir, context.Cause(ctx))

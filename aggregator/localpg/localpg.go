@@ -172,6 +172,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// rounded is a duration for people, also in a JSON log.
+func rounded(d time.Duration) string { return d.Round(time.Millisecond).String() }
+
 // syncDir makes the names in a directory durable.
 func syncDir(path string) error {
 	d, err := os.Open(path)

@@ -14,10 +14,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/theazo/observability/shared/retry"
 )
 
 const (
-	firstPause = 50 * time.Millisecond // before the second attempt in a row
+	firstPause = 50 * time.Millisecond // before the next attempt
 	lastPause  = 5 * time.Second
 	settled    = time.Minute // up for so long, an end is the first again
 )
@@ -46,34 +48,41 @@ func (s *Server) supervise(ctx context.Context, first chan<- error) {
 	if err != nil {
 		return
 	}
-	wait := time.Duration(0)
+	pauses := retry.Backoff{Min: firstPause, Max: lastPause}
 	for {
 		if err == nil {
-			up := time.Now()
-			select {
-			case <-ctx.Done():
-				s.stopErr = s.shutdown(ctx, p)
+			if !s.watch(ctx, p, &pauses) {
 				return
-			case <-p.exited:
 			}
-			s.reap(p)
-			if time.Since(up) > settled {
-				wait = 0
-			}
-			s.log.Error("PostgreSQL ended by itself, starting it again", "reason", p.ended(), "pause", wait)
 		} else if ctx.Err() == nil {
-			s.log.Error("PostgreSQL did not start, trying again", "error", err, "pause", wait)
+			s.log.Error("PostgreSQL did not start, trying again", "error", err)
 		}
 		if _, err := os.Stat(filepath.Join(s.layout.cluster, "PG_VERSION")); errors.Is(err, fs.ErrNotExist) {
 			s.lost <- fmt.Errorf("the cluster of the private PostgreSQL is gone: %w (restore it, or start anew in an empty directory)", err)
 			return
 		}
-		if !pause(ctx, wait) {
+		if !pause(ctx, pauses.Next()) {
 			return
 		}
-		wait = min(max(2*wait, firstPause), lastPause)
 		p, err = s.launch(ctx)
 	}
+}
+
+// watch waits until p ends by itself, or ends it at the end of ctx and returns false.
+func (s *Server) watch(ctx context.Context, p *postmaster, pauses *retry.Backoff) bool {
+	up := time.Now()
+	select {
+	case <-ctx.Done():
+		s.stopErr = s.shutdown(ctx, p)
+		return false
+	case <-p.exited:
+	}
+	s.reap(p)
+	s.log.Error("PostgreSQL ended by itself, starting it again", "reason", p.ended())
+	if time.Since(up) > settled {
+		pauses.Reset()
+	}
+	return true
 }
 
 // launch starts PostgreSQL and waits until it answers. After an error no process is left.
@@ -89,7 +98,7 @@ func (s *Server) launch(ctx context.Context) (*postmaster, error) {
 	if err := s.awaitAnswer(ctx, p); err != nil {
 		return nil, errors.Join(err, s.shutdown(ctx, p))
 	}
-	s.log.Info("PostgreSQL is ready", "pid", p.cmd.Process.Pid, "elapsed", time.Since(begun), "socket", s.layout.socket())
+	s.log.Info("PostgreSQL is ready", "pid", p.cmd.Process.Pid, "elapsed", rounded(time.Since(begun)), "socket", s.layout.socket())
 	return p, nil
 }
 
@@ -100,7 +109,7 @@ func (s *Server) spawn(ctx context.Context) (*postmaster, error) {
 		return nil, fmt.Errorf("start PostgreSQL: %w", err)
 	}
 	// No context ends it: how to stop a database is shutdown's to know.
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.postgres, s.args...) //nolint:gosec // Running the machine's PostgreSQL is what this package is for.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), s.postgres, s.args...)
 	cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", environment(), s.layout.files()
 	cmd.Stderr = input
 	// An orphan stops by itself: SIGINT is a fast shutdown.
@@ -141,7 +150,7 @@ func (s *Server) awaitAnswer(ctx context.Context, p *postmaster) error {
 		}
 		if time.Since(reported) > lastWords {
 			reported = time.Now()
-			s.log.Info("still waiting for PostgreSQL to answer", "error", err, "waited", time.Since(begun))
+			s.log.Info("still waiting for PostgreSQL to answer", "error", err, "waited", rounded(time.Since(begun)))
 		}
 		if !pause(ctx, wait) {
 			return errors.Join(fmt.Errorf("wait for PostgreSQL to answer: %w", context.Cause(ctx)), err)

@@ -11,7 +11,7 @@ import (
 )
 
 func TestAProcessShowsItsEndAndItsCost(t *testing.T) {
-	p, err := proc.Start(proc.Options{Name: "sh", Dir: t.TempDir(), Argv: []string{"sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo working; read forever </dev/zero & wait"}})
+	p, err := proc.Start(proc.Options{Name: "sh", Dir: t.TempDir(), Argv: []string{"sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo working; exec sleep 600"}})
 	if err != nil {
 		t.Fatal(err)
 	}
