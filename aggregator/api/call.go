@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -198,19 +199,16 @@ func (c *call) done() {
 }
 
 func (c *call) log(status int, took time.Duration) {
-	path := clip(c.r.URL.Path, 200)
-	if holdsCredential(path) {
-		path = "redacted"
-	}
+	path := scrub(clip(c.r.URL.Path, 200))
 	args := []any{
 		"request_id", c.id, "method", c.r.Method, "path", path, "query", redact(c.r.URL.RawQuery),
 		"status", status, "bytes", c.out.bytes, "duration_ms", took.Milliseconds(), "org", c.who.Org, "key", c.who.KeyID,
 	}
 	switch {
 	case c.err != nil && status >= http.StatusInternalServerError && !errors.Is(c.err, context.Canceled):
-		c.api.Log.Error("request failed", append(args, "error", c.err)...)
+		c.api.Log.Error("request failed", append(args, "error", scrub(c.err.Error()))...)
 	case c.err != nil:
-		c.api.Log.Info("request answered with an error", append(args, "error", c.err)...)
+		c.api.Log.Info("request answered with an error", append(args, "error", scrub(c.err.Error()))...)
 	case strings.HasPrefix(path, "/v1/"):
 		c.api.Log.Info("request", args...)
 	default:
@@ -246,12 +244,11 @@ func printable(r rune) rune {
 	return r
 }
 
-// holdsCredential reports whether text contains the start of one of ours.
-func holdsCredential(text string) bool {
-	for _, prefix := range []string{"th_live_", "th_test_", "thz_", "thc_", "thj_"} {
-		if strings.Contains(text, prefix) {
-			return true
-		}
-	}
-	return false
-}
+// credentials matches text that starts like one of ours.
+var credentials = regexp.MustCompile(`th(_live|_test|z|c|j)_[0-9A-Za-z_]*`)
+
+// scrub hides what looks like a credential: callers put them into places that
+// errors repeat.
+func scrub(text string) string { return credentials.ReplaceAllString(text, "redacted") }
+
+func holdsCredential(text string) bool { return credentials.MatchString(text) }

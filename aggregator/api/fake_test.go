@@ -271,6 +271,22 @@ func (b *syncBuffer) Write(p []byte) (int, error) {
 	return b.b.Write(p)
 }
 
+// wait waits until something was logged.
+func (b *syncBuffer) wait(t *testing.T, text string) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	late := time.NewTimer(60 * time.Second)
+	defer late.Stop()
+	for !strings.Contains(b.String(), text) {
+		select {
+		case <-tick.C:
+		case <-late.C:
+			t.Fatalf("%q was not logged", text)
+		}
+	}
+}
+
 func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
