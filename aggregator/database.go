@@ -42,6 +42,15 @@ func openDatabase(ctx context.Context, cfg *Config, log hclog.Logger) (*database
 	return &database{dsn: server.DSN(), server: server}, nil
 }
 
+// lost yields an error when the private server's files are gone: nothing that
+// a restart of it could mend. It never does where a DSN is configured.
+func (d *database) lost() <-chan error {
+	if d.server == nil {
+		return nil
+	}
+	return d.server.Wait()
+}
+
 func (d *database) close() error {
 	if d.server == nil {
 		return nil
@@ -64,44 +73,50 @@ func (c *Config) privateDatabase(log hclog.Logger) localpg.Options {
 	return localpg.Options{Dir: filepath.Join(c.DataDir, "postgres"), User: c.Database.ServiceUser, BinDir: c.Database.BinDir, Log: log.Named("postgres")}
 }
 
+// borrowDatabase returns the DSN for a command: the configured one, that of a
+// running aggregator's private server, or one started for the command alone.
+func borrowDatabase(ctx context.Context, cfg *Config, log hclog.Logger) (dsn string, giveBack func() error, err error) {
+	if cfg.Database.DSN != "" {
+		return cfg.Database.DSN, func() error { return nil }, nil
+	}
+	if err := makeDataDir(cfg); err != nil {
+		return "", nil, err
+	}
+	dsn, stop, err := localpg.Borrow(ctx, cfg.privateDatabase(log))
+	return dsn, func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopDatabase)
+		defer cancel()
+		return stop(ctx)
+	}, err
+}
+
 // Migrate brings the schema of the configured database up to date.
-func Migrate(ctx context.Context, cfg Config, log hclog.Logger) (err error) {
-	db, err := openDatabase(ctx, &cfg, log)
+func Migrate(ctx context.Context, cfg Config, log hclog.Logger) error {
+	dsn, giveBack, err := borrowDatabase(ctx, &cfg, log)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if e := db.close(); err == nil {
-			err = e
-		}
-	}()
-	return store.Migrate(ctx, db.dsn, log)
+	return errors.Join(store.Migrate(ctx, dsn, log), giveBack())
 }
 
 // Admin is what the commands of an operator work with. It speaks to the
 // database directly, so it works beside a running aggregator and without one.
 type Admin struct {
 	*store.Admin
-	giveBack  func(context.Context) error
+	giveBack  func() error
 	authority ids.Hash
 }
 
 // OpenAdmin opens the configured database: that of a running aggregator where
 // one runs, else it starts the private one for as long as the command takes.
 func OpenAdmin(ctx context.Context, cfg Config, log hclog.Logger) (*Admin, error) {
-	dsn, giveBack := cfg.Database.DSN, func(context.Context) error { return nil }
-	if dsn == "" {
-		if err := makeDataDir(&cfg); err != nil {
-			return nil, err
-		}
-		var err error
-		if dsn, giveBack, err = localpg.Borrow(ctx, cfg.privateDatabase(log)); err != nil {
-			return nil, err
-		}
+	dsn, giveBack, err := borrowDatabase(ctx, &cfg, log)
+	if err != nil {
+		return nil, err
 	}
 	a := &Admin{giveBack: giveBack}
 	if err := a.open(ctx, &cfg, dsn, log); err != nil {
-		return nil, errors.Join(err, giveBack(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, giveBack())
 	}
 	return a, nil
 }
@@ -128,7 +143,5 @@ func (a *Admin) CreateJoinToken(ctx context.Context, org telemetry.OrgID, ttl ti
 // Close closes what OpenAdmin opened.
 func (a *Admin) Close() error {
 	a.Admin.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), stopDatabase)
-	defer cancel()
-	return a.giveBack(ctx)
+	return a.giveBack()
 }

@@ -49,7 +49,7 @@ func Run(ctx context.Context, cfg Config, version string, log hclog.Logger) (err
 	if err := a.open(ctx); err != nil {
 		return err
 	}
-	return a.run(ctx, began)
+	return a.run(ctx, began, db.lost())
 }
 
 // aggregator is one running program.
@@ -107,7 +107,7 @@ func (a *aggregator) open(ctx context.Context) error {
 }
 
 // run starts the parts in order and stops them in reverse.
-func (a *aggregator) run(ctx context.Context, began time.Time) error {
+func (a *aggregator) run(ctx context.Context, began time.Time, lost <-chan error) error {
 	parts, partsCtx := errgroup.WithContext(context.WithoutCancel(ctx))
 	partsCtx, stopParts := context.WithCancel(partsCtx)
 	defer stopParts()
@@ -126,16 +126,19 @@ func (a *aggregator) run(ctx context.Context, began time.Time) error {
 		a.log.Warn("systemd was not told that we are ready", "error", err)
 	}
 
+	var lostErr error
 	select {
 	case <-ctx.Done():
 		a.log.Info("stopping")
+	case lostErr = <-lost:
+		a.log.Error("the database is lost, stopping", "error", lostErr)
 	case <-partsCtx.Done(): // a part failed: Wait says which
 	}
 	_ = health.Notify(context.WithoutCancel(ctx), "STOPPING=1")
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	a.api.Drain(stopCtx)
-	errs := []error{public.Shutdown(stopCtx), a.ingest.Stop(stopCtx)}
+	errs := []error{lostErr, public.Shutdown(stopCtx), a.ingest.Stop(stopCtx)}
 	stopParts()
 	errs = append(errs, admin.Shutdown(stopCtx), parts.Wait())
 	a.log.Info("stopped")

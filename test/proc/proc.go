@@ -66,7 +66,8 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Err says how it ended, after Done.
 func (p *Process) Err() error { return p.err }
 
-// Kill ends the process at once, as kill -9 does, and waits for its end.
+// Kill ends the process at once, as kill -9 does, and waits for its end. Only
+// the process itself: what its children do then is part of what is tested.
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill() // it may just have ended
 	<-p.done
