@@ -62,6 +62,13 @@ export function LogList({ feed, state, wrapped, selected, search, open }: LogLis
     loadNear(element, feed);
   };
 
+  // The wish to go up counts before the scroll event tells of it: in between,
+  // a new line could take the view back to the end.
+  const wantsUp = () => {
+    const element = scroller.current;
+    if (element && element.scrollHeight > element.clientHeight) feed.pause('scroll');
+  };
+
   // Also without a scroll: a first page can be shorter than the window.
   useEffect(() => {
     if (scroller.current) loadNear(scroller.current, feed);
@@ -83,7 +90,8 @@ export function LogList({ feed, state, wrapped, selected, search, open }: LogLis
   return (
     <div className="relative min-h-0 flex-1">
       <div
-        ref={scroller} onScroll={onScroll} role="log" aria-label="Log lines" aria-live="off" tabIndex={0} data-testid="log-list"
+        ref={scroller} onScroll={onScroll} onWheel={(event) => event.deltaY < 0 && wantsUp()}
+        onKeyDown={(event) => ['ArrowUp', 'PageUp', 'Home'].includes(event.key) && wantsUp()} role="log" aria-label="Log lines" aria-live="off" tabIndex={0} data-testid="log-list"
         className={`log-list h-full overflow-x-hidden overflow-y-auto focus-visible:-outline-offset-2${wrapped ? ' is-wrapped' : ''}${feed.filters.agentId?.length === 1 ? ' is-one-agent' : ''}`}
       >
         <div role="list" className="relative" style={{ height: virtualizer.getTotalSize() }}>

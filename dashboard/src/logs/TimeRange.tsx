@@ -19,7 +19,7 @@ export function TimeRange({ filters, change }: { filters: Filters; change: (time
       label="Time range" pressed={filters.since !== undefined || filters.until !== undefined || filters.at !== undefined}
       button={
         <>
-          <Clock size={14} aria-hidden />
+          <Clock size={14} className="max-md:hidden" aria-hidden />
           <span className="max-w-56 truncate">{rangeLabel(filters)}</span>
           <ChevronDown size={13} className="text-muted" aria-hidden />
         </>
