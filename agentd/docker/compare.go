@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/theazo/observability/agentd/source"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -14,6 +15,11 @@ import (
 // the event may still be on its way, so it is looked at again a second later.
 func (c *control) compare(ctx context.Context) error {
 	c.metrics.resyncs.Inc()
+	if c.first && !c.noted {
+		// Or a second start would take itself for the first.
+		c.noted = true
+		c.reader.note(source.Positions{eventsKey: encode(eventsPosition{Since: c.told.since()})})
+	}
 	if c.root != "" {
 		c.lookAtDirectories()
 	}
@@ -31,11 +37,10 @@ func (c *control) compare(ctx context.Context) error {
 	for _, l := range list {
 		present[l.ID] = true
 		switch r := c.runs[l.ID]; {
-		case r == nil || r.sandbox == nil && !r.ignored && r.Destroyed.IsZero():
-			if isContainerID(l.ID) {
-				c.adopt(ctx, l.ID)
-			}
-		case !r.ignored && r.Destroyed.IsZero() && r.differs(l.State):
+		case !isContainerID(l.ID) || r != nil && (r.ignored || !r.Destroyed.IsZero()):
+		case r == nil || r.sandbox == nil || !r.sandbox.known():
+			c.adopt(ctx, l.ID)
+		case r.differs(l.State):
 			c.suspects[l.ID] = true
 		}
 	}
@@ -143,7 +148,7 @@ func (c *control) exited(r *run, at time.Time, code *int, d *details) {
 	e.ExitCode, e.Reason = code, reason(code, r.oom, r.killed)
 	p := pending{event: e}
 	r.Exited = at
-	c.waitForLog(r, &p)
+	c.waitForLog(r, at, &p)
 	c.tell(r, p)
 }
 
@@ -158,18 +163,26 @@ func (c *control) vanished(r *run, id string) {
 		r.sandbox = c.open(id)
 	}
 	if !r.sandbox.known() {
-		if r.Who == nil {
+		d := r.sandbox.configured()
+		switch {
+		case r.Who != nil:
+			c.identifyVanished(r)
+		case d != nil:
+			c.identify(r, d)
+		default:
 			// It came and went, and nobody ever said whose it was.
 			c.release(r.sandbox)
 			delete(c.runs, id)
 			return
 		}
-		c.identifyVanished(r)
+		if r.ignored {
+			return
+		}
 	}
 	now := time.Now().UTC()
 	if r.running() {
 		c.exited(r, now, nil, nil)
 	}
 	r.Destroyed = now
-	c.tell(r, pending{event: inferred(telemetry.SandboxDestroyed, now, nil), since: c.told.begin(now), last: true})
+	c.tell(r, pending{event: inferred(telemetry.SandboxDestroyed, now, nil), last: true})
 }

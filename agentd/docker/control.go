@@ -39,6 +39,7 @@ type control struct {
 	drain   *drain
 	told    *told
 	first   bool // no earlier start is known
+	noted   bool // that there was one now
 	resume  source.Positions
 	follows *follows
 
@@ -161,7 +162,9 @@ func (c *control) open(id string) *sandbox {
 	return s
 }
 
-// details asks the engine about a container, else its own file, else its event.
+// details asks the engine about a container. Of one that the engine had an event
+// of and does not know any more, its own file tells, or else the event. (Of one
+// that has just got its directory the engine does not know yet.)
 func (c *control) details(ctx context.Context, s *sandbox, e *engineEvent) (*details, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -169,20 +172,13 @@ func (c *control) details(ctx context.Context, s *sandbox, e *engineEvent) (*det
 	if err == nil {
 		return d, nil
 	}
-	s.mu.Lock()
-	config := s.config
-	s.mu.Unlock()
-	if config != nil {
-		if d, fileErr := readConfigFile(config); fileErr == nil && d.ID == s.id {
-			return d, nil
-		} else if fileErr != nil {
-			err = errors.Join(err, fileErr)
-		}
+	if e == nil || !errors.Is(err, errGone) {
+		return nil, err // the next comparison asks again
 	}
-	if e != nil {
-		return detailsOfEvent(e), nil
+	if d := s.configured(); d != nil {
+		return d, nil
 	}
-	return nil, err
+	return detailsOfEvent(e), nil
 }
 
 // identify settles whose a container is and how its log is read.
@@ -213,7 +209,6 @@ func (c *control) identify(r *run, d *details) {
 		}
 	}
 	s.identified(&target, start)
-	c.metrics.sandboxes.Set(float64(len(c.all.all())))
 	c.readLog(r, d, start)
 	c.reader.push(s)
 }
@@ -303,7 +298,7 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 		r.killed = true
 	case "die":
 		r.Exited = e.At
-		c.waitForLog(r, &p)
+		c.waitForLog(r, e.At, &p)
 	case "destroy":
 		r.Destroyed, p.last = e.At, true
 	}
@@ -334,11 +329,11 @@ func (r *run) running() bool { return !r.Started.IsZero() && r.Exited.IsZero() }
 
 // waitForLog has an exit told after the last line. The engine has written all
 // of the log when it says die.
-func (c *control) waitForLog(r *run, p *pending) {
+func (c *control) waitForLog(r *run, at time.Time, p *pending) {
 	s := r.sandbox
 	if f := c.follows.of(s); f != nil {
 		p.ended = f
-		f.stop()
+		f.stop(at)
 		return
 	}
 	if _, err := s.tail.pin(); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -353,6 +348,7 @@ func (c *control) prune() {
 	for id, r := range c.runs {
 		if !r.Destroyed.IsZero() && r.Destroyed.Before(since) && c.all.get(id) == nil {
 			delete(c.runs, id)
+			delete(c.follows.m, r.sandbox)
 			delete(c.resume, logKey+id)
 			c.reader.note(source.Positions{runKey + id: forget, logKey + id: forget})
 		}

@@ -48,9 +48,14 @@ func (f *follows) add(s *sandbox, d *details, start *beginning) {
 	} else if start.now {
 		state.since = time.Now()
 	}
-	f.start(s, state, nil)
-	if !d.Running {
-		f.m[s].stop()
+	switch {
+	case d.Running:
+		f.start(s, state, nil)
+	case d.Started.IsZero():
+		f.m[s] = &follower{state: state} // its start event begins
+	default:
+		f.start(s, state, nil)
+		f.m[s].stop(d.Finished)
 	}
 }
 
@@ -87,13 +92,15 @@ type follower struct {
 	earlier *follower // of the run before, which must have finished; nil: none
 	running bool      // control's own
 
+	ended  time.Time     // when the container had ended; written before ending is closed
 	ending chan struct{} // closed when the container has ended
-	done   chan struct{} // closed when everything was handed over
+	done   chan struct{} // closed when everything was handed over; nil: it never ran
 }
 
-// stop has the follower read to the end and finish.
-func (l *follower) stop() {
-	l.running = false
+// stop has the follower of a container that ended at a time read to the end
+// and finish.
+func (l *follower) stop(ended time.Time) {
+	l.running, l.ended = false, ended
 	close(l.ending)
 }
 
@@ -110,7 +117,7 @@ func (l *follower) finished() bool {
 func (l *follower) run(ctx context.Context) error {
 	defer l.c.reader.push(l.s) // whose exit event waits for us
 	defer close(l.done)
-	if l.earlier != nil {
+	if l.earlier != nil && l.earlier.done != nil {
 		select {
 		case <-l.earlier.done:
 		case <-ctx.Done():
@@ -216,13 +223,16 @@ func (l *follower) connection(ctx context.Context, follow bool) error {
 	}
 }
 
-// finish closes the lines that are still open.
+// finish closes the lines that are still open. Those that began after the end
+// are of a next run, and the next follower reads them again.
 func (l *follower) finish(ctx context.Context) error {
 	b := &l.state.block
 	b.reset()
 	for stream := telemetry.Stdout; stream <= telemetry.Stderr; stream++ {
-		b.out.end(&l.state.streams[stream].joiner, stream)
-		l.state.streams[stream].settle()
+		if s := &l.state.streams[stream]; !s.joiner.at.After(l.ended) {
+			b.out.end(&s.joiner, stream)
+			s.settle()
+		}
 	}
 	return l.emit(ctx, b)
 }

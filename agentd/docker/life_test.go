@@ -32,16 +32,29 @@ func typesOf(records []sourcetest.Record, id string) []telemetry.EventType {
 
 // The engine stops with its containers, comes back, and new ones start.
 func TestTheEngineIsRestarted(t *testing.T) {
+	for name, restart := range map[string]func(*testing.T, *dockertest.Engine){
+		"stopped": func(t *testing.T, e *dockertest.Engine) { t.Helper(); e.Restart(t) },
+		"killed":  func(t *testing.T, e *dockertest.Engine) { t.Helper(); e.Kill(t); e.Start(t) },
+	} {
+		t.Run(name, func(t *testing.T) { restartEngine(t, restart) })
+	}
+}
+
+func restartEngine(t *testing.T, restart func(*testing.T, *dockertest.Engine)) {
+	t.Helper()
 	e := dockertest.NewPrivate(t)
 	image := e.Image(t, linegen)
 	l := start(t, e.Host(), nil)
 	before := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "100", "-sleep-after", "1h"}, Labels: labels(t)})
 	l.await(t, "the first lines", func(r []sourcetest.Record) bool { return len(numbers(t, r, before, telemetry.Stdout)) == 100 })
-	e.Restart(t)
+	restart(t, e)
 	after := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "100"}, Labels: labels(t)})
 	l.awaitEvent(t, telemetry.SandboxExited, before, after)
 	e.StartContainer(t, before)
-	l.await(t, "the second run's lines", func(r []sourcetest.Record) bool { return len(numbers(t, r, before, telemetry.Stdout)) == 200 })
+	l.await(t, "the second run", func(r []sourcetest.Record) bool {
+		types := typesOf(r, before)
+		return len(numbers(t, r, before, telemetry.Stdout)) == 200 && types[len(types)-1] == telemetry.SandboxStarted
+	})
 	records := l.stop()
 	checkNumbers(t, records, after, 100)
 	noGaps(t, records)
@@ -199,12 +212,18 @@ func TestLongLinesOfOtherDriversAndNone(t *testing.T) {
 	for _, id := range []string{long, tty} {
 		lines := sourcetest.LinesOf(records)[sourcetest.Stream{Sandbox: telemetry.SandboxID(id), Stream: telemetry.Stdout}]
 		if len(lines) != 1 || string(lines[0].Text) != linegenLine(1, 50000) {
-			t.Errorf("a line of 50,000 bytes (terminal: %v) came as %d lines, the first %d bytes; %q %q", id == tty, len(lines), len(lines[0].Text), lines[0].Text[16380:16400], lines[0].Text[49990:])
+			t.Errorf("a line of 50,000 bytes (terminal: %v) came as %d lines", id == tty, len(lines))
+			for _, l := range lines {
+				t.Logf("%d bytes at %v, partial %v", len(l.Text), l.Timestamp, l.Partial)
+			}
 		}
 	}
 	lines := sourcetest.LinesOf(records)[sourcetest.Stream{Sandbox: telemetry.SandboxID(huge), Stream: telemetry.Stdout}]
 	if len(lines) != 1 || !lines[0].Truncated || len(lines[0].Text) != telemetry.MaxMessage {
-		t.Errorf("1 MiB in one line came as %d lines: %d %v %v, %d %v", len(lines), len(lines[0].Text), lines[0].Truncated, lines[0].Timestamp, len(lines[len(lines)-1].Text), lines[len(lines)-1].Timestamp)
+		t.Errorf("1 MiB in one line came as %d lines", len(lines))
+		for _, l := range lines {
+			t.Logf("%d bytes at %v, partial %v", len(l.Text), l.Timestamp, l.Partial)
+		}
 	}
 	gaps := sourcetest.GapsOf(records)
 	if len(gaps) != 1 || gaps[0].Reason != telemetry.GapUnreadable || gaps[0].Sandbox != telemetry.SandboxID(none) {
@@ -283,6 +302,7 @@ func TestFromNow(t *testing.T) {
 	e.AwaitExit(t, old)
 	now := func(c *Config) { c.From = FromNow }
 	l := start(t, e.Host(), nil, now)
+	l.await(t, "the comparison", func(r []sourcetest.Record) bool { return sourcetest.PositionsOf(r)[eventsKey] != nil })
 	fresh := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "10"}, Labels: labels(t)})
 	l.awaitEvent(t, telemetry.SandboxExited, fresh)
 	records := l.stop()

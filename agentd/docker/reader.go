@@ -118,11 +118,20 @@ func (r *reader) run(ctx context.Context) error {
 		case <-poll.C:
 			r.watch.poll()
 		case <-sweep.C:
-			for _, s := range r.all.all() {
-				r.push(s)
-			}
+			r.sweep()
 		}
 	}
+}
+
+// sweep looks at everything, and counts.
+func (r *reader) sweep() {
+	files, all := 0, r.all.all()
+	for _, s := range all {
+		r.push(s)
+		files += s.tail.held()
+	}
+	r.metrics.files.Set(float64(files))
+	r.metrics.sandboxes.Set(float64(len(all)))
 }
 
 // drain gives every ready sandbox its turns.

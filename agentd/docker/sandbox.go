@@ -20,20 +20,20 @@ type sandbox struct {
 	id   string
 	tail *tail // its files; without any when the log is not there to read
 
-	mu       sync.Mutex
-	target   *source.Target // nil: nobody knows yet, and nothing is read
-	start    *beginning     // where to begin, until the reader has begun
-	pending  []pending
-	dropped  int64
-	config   *os.File // its config.v2.json, held until it is identified
-	follower *follower
+	mu      sync.Mutex
+	target  *source.Target // nil: nobody knows yet, and nothing is read
+	start   *beginning     // where to begin, until the reader has begun
+	pending []pending
+	dropped int64
+	config  *os.File // its config.v2.json, held until it is identified
 
 	queued bool // in the reader's queue; guarded by the reader
 
+	armed *logFile // which wakes it at the next line; guarded by the watcher
+
 	// The reader's own.
-	busy   bool     // looked at again after a pause
-	armed  *logFile // which wakes on a new line
-	broken bool     // the last read failed, and the log says so
+	busy   bool // looked at again after a pause
+	broken bool // the last read failed, and the log says so
 }
 
 // beginning says where reading begins.
@@ -80,6 +80,20 @@ func (s *sandbox) identified(target *source.Target, start *beginning) {
 		s.config.Close()
 		s.config = nil
 	}
+}
+
+// configured reads the engine's own note of the container, if it is held.
+func (s *sandbox) configured() *details {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.config == nil {
+		return nil
+	}
+	d, err := readConfigFile(s.config)
+	if err != nil || d.ID != s.id {
+		return nil // half written, or not the engine's: events tell as well
+	}
+	return d
 }
 
 func (s *sandbox) known() bool {

@@ -458,6 +458,13 @@ func (j *joiner) note() *openLine {
 	return nil
 }
 
+// held is how many files are open.
+func (t *tail) held() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.files)
+}
+
 // close lets go of every file.
 func (t *tail) close() {
 	t.mu.Lock()

@@ -51,6 +51,11 @@ type idleLog struct {
 	f *logFile
 }
 
+// dirMask asks for creations. The kernel makes one event of two equal ones in a
+// row, and then a file that came and went could not be counted: the events of
+// its going part them.
+const dirMask = unix.IN_CREATE | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_ONLYDIR
+
 // inotifyBytes is room for some hundred events at once.
 const inotifyBytes = 64 << 10
 
@@ -111,7 +116,7 @@ func (w *watcher) dirLocked(path string) (*watchedDir, error) {
 		return d, nil
 	}
 	d := &watchedDir{path: path, logs: map[string]*sandbox{}}
-	wd, err := w.add(path, unix.IN_CREATE|unix.IN_ONLYDIR)
+	wd, err := w.add(path, dirMask)
 	switch {
 	case err == nil:
 		d.wd = wd
