@@ -32,8 +32,10 @@ func benchFrames(b *testing.B, sp *spool, rnd *rand.Rand, frames, lines int, fro
 				Timestamp: from.Add(time.Duration(i*lines+j) * 700 * time.Microsecond), Level: telemetry.Level(rnd.IntN(4)),
 				Message: fmt.Sprintf("%s %s %d in %dms id=%016x %s of %s: %s", words[rnd.IntN(len(words))], words[rnd.IntN(len(words))], rnd.IntN(1000), rnd.IntN(5000),
 					rnd.Uint64(), words[rnd.IntN(len(words))], words[rnd.IntN(len(words))], "the quick brown agent jumps over the lazy sandbox again"),
-				Origin: telemetry.Origin{Agent: telemetry.AgentID(fmt.Sprintf("agt_%020d", agent)), Session: telemetry.SessionID(fmt.Sprintf("ses_%020d", agent/4)),
-					User: "user", Provider: telemetry.Docker, Sandbox: telemetry.SandboxID(fmt.Sprintf("box%064d", agent)), Stream: telemetry.Stdout},
+				Origin: telemetry.Origin{
+					Agent: telemetry.AgentID(fmt.Sprintf("agt_%020d", agent)), Session: telemetry.SessionID(fmt.Sprintf("ses_%020d", agent/4)),
+					User: "user", Provider: telemetry.Docker, Sandbox: telemetry.SandboxID(fmt.Sprintf("box%064d", agent)), Stream: telemetry.Stdout,
+				},
 			}
 		}
 		for k := range entries {
@@ -121,4 +123,54 @@ func BenchmarkCommit(b *testing.B) {
 			b.ReportMetric(lines/b.Elapsed().Seconds(), "lines/s")
 		})
 	}
+}
+
+// BenchmarkQuery asks an organisation of half a million lines, one hour.
+func BenchmarkQuery(b *testing.B) {
+	db := storetest.New(b)
+	s, err := store.Open(b.Context(), store.Options{DSN: db.DSN})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	scope := telemetry.Scope{Org: "org_a"}
+	sp := newSpool(scope, "nod_1", 1)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	from := time.Now().Add(-time.Hour)
+	for i := range 500 {
+		mustCommit(b, s, benchFrames(b, sp, rnd, 1, 1000, from.Add(time.Duration(i)*7*time.Second))...)
+	}
+	agent, session := telemetry.AgentID(fmt.Sprintf("agt_%020d", 7)), telemetry.SessionID(fmt.Sprintf("ses_%020d", 1))
+	for _, c := range []struct {
+		name string
+		q    telemetry.LogQuery
+	}{
+		{"newest", telemetry.LogQuery{}},
+		{"newest-15m", telemetry.LogQuery{Since: from.Add(45 * time.Minute)}},
+		{"offset-10000", telemetry.LogQuery{Offset: telemetry.MaxOffset}},
+		{"errors", telemetry.LogQuery{LogFilter: telemetry.LogFilter{Levels: []telemetry.Level{telemetry.Error}}}},
+		{"session", telemetry.LogQuery{LogFilter: telemetry.LogFilter{Sessions: []telemetry.SessionID{session}}}},
+		{"agent-errors", telemetry.LogQuery{LogFilter: telemetry.LogFilter{Agents: []telemetry.AgentID{agent}, Levels: []telemetry.Level{telemetry.Error}}}},
+		{"text", telemetry.LogQuery{LogFilter: telemetry.LogFilter{Search: "timeout"}}},
+		{"absent-text", telemetry.LogQuery{LogFilter: telemetry.LogFilter{Search: "no such word"}}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			c.q.Limit = 100
+			var page telemetry.LogPage
+			for b.Loop() {
+				var err error
+				if page, err = s.QueryLogs(b.Context(), scope, &c.q); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(page.Total), "total")
+		})
+	}
+	b.Run("stream", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := s.ReadStream(b.Context(), scope, 499_500, 500); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -126,7 +126,7 @@ func (b *batch) readMarks(ctx context.Context, conn *pgx.Conn) error {
 		var seq int64
 		_, err := pgx.ForEachRow(rows, []any{&i, &seq}, func() error {
 			m := b.marks[i-1]
-			m.known, m.seq = true, uint64(seq)
+			m.known, m.seq = true, uint64(seq) //nolint:gosec // written from one
 			return nil
 		})
 		return err

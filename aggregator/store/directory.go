@@ -127,10 +127,10 @@ func scanSession(row pgx.CollectableRow) (telemetry.Session, error) {
 
 // collect reads rows of one scope; $1 and $2 are the scope, args follow.
 func collect[T any](ctx context.Context, s *Store, what string, scope telemetry.Scope, scan pgx.RowToFunc[T], sql string, args ...any) (list []T, err error) {
-	err = s.inScope(ctx, what, scope, func(ctx context.Context, tx pgx.Tx) error {
+	err = s.inScope(ctx, what, scope, func(ctx context.Context, conn *pgx.Conn) error {
 		call, cancel := context.WithTimeout(ctx, shortTimeout)
 		defer cancel()
-		rows, err := tx.Query(call, sql, append([]any{string(scope.Org), int16(scope.Env)}, args...)...)
+		rows, err := conn.Query(call, sql, append([]any{string(scope.Org), int16(scope.Env)}, args...)...)
 		if err != nil {
 			return err
 		}

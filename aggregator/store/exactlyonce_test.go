@@ -134,6 +134,7 @@ func send(ctx context.Context, s *store.Store, spools []*replayed, rnd *rand.Ran
 // startKiller terminates a random backend of the stores after every few
 // commits.
 func startKiller(ctx context.Context, t *testing.T, db *storetest.Database, ticks <-chan struct{}) (killed func() int, stop func()) {
+	t.Helper()
 	conn := db.Connect(t)
 	ctx, cancel := context.WithCancel(ctx)
 	var g errgroup.Group

@@ -43,7 +43,7 @@ func Migrate(ctx context.Context, dsn string, log hclog.Logger) error {
 		return fmt.Errorf("migration lock: %w", err)
 	}
 	db := stdlib.OpenDB(*cfg)
-	defer db.Close() //nolint:errcheck // what matters is committed
+	defer db.Close()
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker), goose.WithLogger(goose.NopLogger()))
 	if err != nil {
 		return fmt.Errorf("migrations: %w", err)
@@ -69,7 +69,7 @@ func prepareDatabase(ctx context.Context, cfg *pgx.ConnConfig) error {
 	if err != nil {
 		return fmt.Errorf("connect to the database: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is open on it
+	defer conn.Close(context.WithoutCancel(ctx))
 	if err := checkRelease(ctx, conn); err != nil {
 		return err
 	}

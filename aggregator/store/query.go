@@ -28,8 +28,8 @@ func (s *Store) QueryLogs(ctx context.Context, scope telemetry.Scope, q *telemet
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
 	var page telemetry.LogPage
-	err = s.inScope(ctx, "query logs of "+scope.String(), scope, func(ctx context.Context, tx pgx.Tx) error {
-		r := &logScan{store: s, tx: tx, scope: scope, query: q, in: segment.Range{Since: q.Since, Until: q.Until}, top: newTopLines(q)}
+	err = s.inScope(ctx, "query logs of "+scope.String(), scope, func(ctx context.Context, conn *pgx.Conn) error {
+		r := &logScan{store: s, conn: conn, scope: scope, query: q, in: segment.Range{Since: q.Since, Until: q.Until}, top: newTopLines(q), loadLines: q.Offset + q.Limit}
 		return r.run(ctx, &page)
 	})
 	if err != nil {
@@ -83,7 +83,7 @@ type rowMeta struct {
 // logScan is one QueryLogs on its way through the rows.
 type logScan struct {
 	store *Store
-	tx    pgx.Tx
+	conn  *pgx.Conn
 	scope telemetry.Scope
 	query *telemetry.LogQuery
 	in    segment.Range
@@ -93,11 +93,12 @@ type logScan struct {
 	pending      []*rowMeta // rows whose columns are wanted
 	pendingLines int
 	pendingBytes int64
+	loadLines    int   // how many pending lines are read together
 	chosen       []int // scratch
 }
 
 func (r *logScan) run(ctx context.Context, page *telemetry.LogPage) error {
-	head, ahead, err := readCounter(ctx, r.tx, r.scope)
+	head, ahead, err := readCounter(ctx, r.conn, r.scope)
 	if err != nil {
 		return fmt.Errorf("read the counter: %w", err)
 	}
@@ -140,7 +141,7 @@ func (r *logScan) narrow(ctx context.Context) (in segment.Range, none bool, err 
 			continue
 		}
 		var first, last *time.Time
-		if err := r.tx.QueryRow(ctx, being.sql, string(r.scope.Org), int16(r.scope.Env), being.ids).Scan(&first, &last); err != nil {
+		if err := r.conn.QueryRow(ctx, being.sql, string(r.scope.Org), int16(r.scope.Env), being.ids).Scan(&first, &last); err != nil {
 			return in, false, err
 		}
 		if first == nil || last == nil {
@@ -178,7 +179,7 @@ func (r *logScan) scan(ctx context.Context, in segment.Range, ahead int64) error
 	}
 	call, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	if _, err := r.tx.Exec(call, scanRows+order, string(r.scope.Org), int16(r.scope.Env), arrived, since, until,
+	if _, err := r.conn.Exec(call, scanRows+order, string(r.scope.Org), int16(r.scope.Env), arrived, since, until,
 		texts(r.query.Agents), texts(r.query.Sessions)); err != nil {
 		return fmt.Errorf("open the scan: %w", err)
 	}
@@ -204,7 +205,7 @@ func (r *logScan) scan(ctx context.Context, in segment.Range, ahead int64) error
 func (r *logScan) fetch(ctx context.Context) ([]*rowMeta, error) {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	rows, err := r.tx.Query(ctx, fmt.Sprintf("fetch %d from scan", metaBatch))
+	rows, err := r.conn.Query(ctx, fmt.Sprintf("fetch %d from scan", metaBatch))
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +238,7 @@ func (r *logScan) visit(ctx context.Context, m *rowMeta) error {
 	r.pending = append(r.pending, m)
 	r.pendingLines += m.n
 	r.pendingBytes += m.raw
-	if r.pendingLines >= maxLoadLines || r.readsText() && r.pendingBytes >= maxLoadBytes {
+	if r.pendingLines >= r.loadLines || r.readsText() && r.pendingBytes >= maxLoadBytes {
 		return r.flush(ctx)
 	}
 	return nil
@@ -256,7 +257,7 @@ func (r *logScan) counted(m *rowMeta) bool {
 // matching is how many of the row's lines have a level asked for.
 func (r *logScan) matching(m *rowMeta) (n int64) {
 	for l, count := range m.levels {
-		if r.query.MatchLevel(telemetry.Level(l)) { //nolint:gosec // one of four
+		if r.query.MatchLevel(telemetry.Level(l)) {
 			n += int64(count)
 		}
 	}
@@ -277,8 +278,13 @@ const (
 	allColumns   = "select pos, head, c_time, c_flags, c_origin, c_message, c_metadata, c_trace from log_hot"
 )
 
-// flush reads the columns of the pending rows.
+// flush reads the columns of the pending rows. The first reading is as small
+// as the page, because it often fills it, and what follows is only counted;
+// where it does not, each is twice as large as the one before.
 func (r *logScan) flush(ctx context.Context) error {
+	if len(r.pending) == 0 {
+		return nil
+	}
 	// Rows before them may have pushed a row off the page while it waited.
 	rows := slices.DeleteFunc(r.pending, r.counted)
 	columns := smallColumns
@@ -288,6 +294,7 @@ func (r *logScan) flush(ctx context.Context) error {
 	err := r.eachRow(ctx, columns, rows, r.match)
 	r.store.metrics.rowsRead.Add(float64(len(rows)))
 	r.pending, r.pendingLines, r.pendingBytes = r.pending[:0], 0, 0
+	r.loadLines = min(2*r.loadLines, maxLoadLines)
 	return err
 }
 
@@ -310,7 +317,7 @@ func (r *logScan) eachRow(ctx context.Context, columns string, metas []*rowMeta,
 	}
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	rows, err := r.tx.Query(ctx, columns+" where org = $1 and env = $2 and pos = any ($3) and recv_at >= $4 and recv_at <= $5",
+	rows, err := r.conn.Query(ctx, columns+" where org = $1 and env = $2 and pos = any ($3) and recv_at >= $4 and recv_at <= $5",
 		string(r.scope.Org), int16(r.scope.Env), positions, first, last)
 	if err != nil {
 		return err
@@ -371,7 +378,7 @@ func (r *logScan) gaps(ctx context.Context) ([]telemetry.Gap, error) {
 	f := &r.query.LogFilter
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	rows, err := r.tx.Query(ctx, selectGaps+` where org = $1 and env = $2 and recv_at >= $3 and recv_at < $4
+	rows, err := r.conn.Query(ctx, selectGaps+` where org = $1 and env = $2 and recv_at >= $3 and recv_at < $4
   and (agent = '' or cardinality($5::text[]) = 0 or agent = any ($5)) and (session = '' or cardinality($6::text[]) = 0 or session = any ($6))
   and (sandbox = '' or cardinality($7::text[]) = 0 or sandbox = any ($7)) and (node = '' or cardinality($8::text[]) = 0 or node = any ($8))
 order by pos desc limit $9`,

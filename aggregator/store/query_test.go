@@ -28,7 +28,8 @@ type history struct {
 }
 
 // drawHistory commits random frames of both environments in random groups.
-func drawHistory(t *rapid.T, tb testing.TB, s *store.Store) *history {
+func drawHistory(tb testing.TB, t *rapid.T, s *store.Store) *history {
+	tb.Helper()
 	h := &history{scope: telemetry.Scope{Org: telemetry.OrgID(ids.New("org")), Env: telemetry.Environment(rapid.IntRange(0, 1).Draw(t, "env"))}}
 	other := telemetry.Scope{Org: h.scope.Org, Env: 1 - h.scope.Env}
 	now := time.Now().UTC()
@@ -36,7 +37,7 @@ func drawHistory(t *rapid.T, tb testing.TB, s *store.Store) *history {
 	for range rapid.IntRange(1, 4).Draw(t, "commits") {
 		var frames []*frame.Received
 		for range rapid.IntRange(1, 4).Draw(t, "frames") {
-			f := drawFrame(t, tb, rapid.SampledFrom(spools).Draw(t, "spool"), now)
+			f := drawFrame(tb, t, rapid.SampledFrom(spools).Draw(t, "spool"), now)
 			f.ReceivedAt = now.Add(time.Duration(rapid.IntRange(-9, 3).Draw(t, "received")) * 20 * time.Minute)
 			frames = append(frames, f)
 		}
@@ -50,7 +51,8 @@ func drawHistory(t *rapid.T, tb testing.TB, s *store.Store) *history {
 	return h
 }
 
-func drawFrame(t *rapid.T, tb testing.TB, sp *spool, now time.Time) *frame.Received {
+func drawFrame(tb testing.TB, t *rapid.T, sp *spool, now time.Time) *frame.Received {
+	tb.Helper()
 	if rapid.IntRange(0, 4).Draw(t, "kind") == 0 {
 		return sp.records(nil, []telemetry.Gap{{
 			Reason: telemetry.GapRotated, Count: 5, Agent: telemetry.AgentID(rapid.SampledFrom([]string{"", "agt_0", "agt_1"}).Draw(t, "gap agent")),
@@ -158,7 +160,7 @@ func TestQueriesFindWhatTheNaiveFilterFinds(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t).Open(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		h := drawHistory(rt, t, s)
+		h := drawHistory(t, rt, s)
 		for range 6 {
 			q := drawQuery(rt, h)
 			want, wantGaps := h.naive(&q)
@@ -180,7 +182,7 @@ func TestStreamsAreReadWithoutAGap(t *testing.T) {
 	t.Parallel()
 	s := storetest.New(t).Open(t)
 	rapid.Check(t, func(rt *rapid.T) {
-		h := drawHistory(rt, t, s)
+		h := drawHistory(t, rt, s)
 		head, err := s.StreamHead(t.Context(), h.scope)
 		if err != nil || head != int64(len(h.entries)+len(h.gaps)) {
 			rt.Fatalf("head %d %v, want %d", head, err, len(h.entries)+len(h.gaps))

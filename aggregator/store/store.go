@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime"
 	"time"
 
@@ -125,9 +126,7 @@ func sessionSettings(c *pgx.ConnConfig, settings map[string]string) {
 	if p["application_name"] == "" {
 		p["application_name"] = "aggregator"
 	}
-	for k, v := range settings {
-		p[k] = v
-	}
+	maps.Copy(p, settings)
 }
 
 // Close closes all connections. Calls still running fail.
@@ -156,31 +155,36 @@ func (s *Store) Ping(ctx context.Context) error {
 }
 
 // inScope runs fn in a read-only snapshot of one organisation and environment.
-func (s *Store) inScope(ctx context.Context, what string, scope telemetry.Scope, fn func(ctx context.Context, tx pgx.Tx) error) error {
+func (s *Store) inScope(ctx context.Context, what string, scope telemetry.Scope, fn func(ctx context.Context, conn *pgx.Conn) error) error {
 	begin, cancel := context.WithTimeout(ctx, shortTimeout)
 	defer cancel()
-	tx, err := s.api.BeginTx(begin, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
+	conn, err := s.api.Acquire(begin)
 	if err != nil {
 		return failure(ctx, what, err)
 	}
-	// Nothing was written: however the transaction ends is good.
-	defer rollback(ctx, tx)
-	if _, err := tx.Exec(begin, setScope, string(scope.Org), envText(scope.Env)); err != nil {
+	defer conn.Release() // drops the connection if the transaction is still open
+	var q pgx.Batch
+	q.Queue("begin isolation level repeatable read read only")
+	q.Queue("select set_config('app.org', $1, true), set_config('app.env', $2, true)", string(scope.Org), envText(scope.Env))
+	if err := conn.SendBatch(begin, &q).Close(); err != nil {
 		return failure(ctx, what, err)
 	}
-	return failure(ctx, what, fn(ctx, tx))
+	err = fn(ctx, conn.Conn())
+	rollback(ctx, conn.Conn())
+	return failure(ctx, what, err)
 }
-
-const setScope = "select set_config('app.org', $1, true), set_config('app.env', $2, true)"
 
 func envText(e telemetry.Environment) string { return string(rune('0' + e)) }
 
-// rollback ends a transaction even when its caller has gone; a connection that
-// does not answer is closed by the deadline.
-func rollback(ctx context.Context, tx pgx.Tx) {
+// rollback ends a transaction that wrote nothing, even when its caller has
+// gone.
+func rollback(ctx context.Context, conn *pgx.Conn) {
+	if conn.IsClosed() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortTimeout)
 	defer cancel()
-	_ = tx.Rollback(ctx) // the pool drops a connection that is not idle
+	_, _ = conn.Exec(ctx, "rollback") // the pool drops a connection that is not idle
 }
 
 // one runs a query that returns at most one row of scalars.

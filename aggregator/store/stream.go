@@ -23,8 +23,8 @@ func (s *Store) StreamEpoch(ctx context.Context) (int64, error) {
 // StreamHead is the last position of the scope's stream; 0 where it has none.
 func (s *Store) StreamHead(ctx context.Context, scope telemetry.Scope) (int64, error) {
 	var head int64
-	err := s.inScope(ctx, "read the head of stream "+scope.String(), scope, func(ctx context.Context, tx pgx.Tx) (err error) {
-		head, _, err = readCounter(ctx, tx, scope)
+	err := s.inScope(ctx, "read the head of stream "+scope.String(), scope, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		head, _, err = readCounter(ctx, conn, scope)
 		return err
 	})
 	return head, err
@@ -32,10 +32,10 @@ func (s *Store) StreamHead(ctx context.Context, scope telemetry.Scope) (int64, e
 
 // readCounter returns the last position and how many microseconds lines were
 // ever ahead of their arrival.
-func readCounter(ctx context.Context, tx pgx.Tx, scope telemetry.Scope) (head, ahead int64, err error) {
+func readCounter(ctx context.Context, conn *pgx.Conn, scope telemetry.Scope) (head, ahead int64, err error) {
 	call, cancel := context.WithTimeout(ctx, shortTimeout)
 	defer cancel()
-	err = tx.QueryRow(call, "select next - 1, ahead from stream_counter where org = $1 and env = $2", string(scope.Org), int16(scope.Env)).Scan(&head, &ahead)
+	err = conn.QueryRow(call, "select next - 1, ahead from stream_counter where org = $1 and env = $2", string(scope.Org), int16(scope.Env)).Scan(&head, &ahead)
 	if noRows(err) {
 		return 0, 0, nil
 	}
@@ -58,18 +58,18 @@ const maxStreamBytes = 16 << 20
 func (s *Store) ReadStream(ctx context.Context, scope telemetry.Scope, after int64, limit int) ([]*frame.Published, error) {
 	var list []*frame.Published
 	limit = max(1, limit)
-	err := s.inScope(ctx, fmt.Sprintf("read stream %s after %d", scope, after), scope, func(ctx context.Context, tx pgx.Tx) (err error) {
-		head, _, err := readCounter(ctx, tx, scope)
+	err := s.inScope(ctx, fmt.Sprintf("read stream %s after %d", scope, after), scope, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		head, _, err := readCounter(ctx, conn, scope)
 		if err != nil || head <= after {
 			return err
 		}
-		if list, err = readPositions(ctx, tx, scope, after, limit, time.Now().Add(-recentSpan)); err != nil {
+		if list, err = readPositions(ctx, conn, scope, after, limit, time.Now().Add(-recentSpan)); err != nil {
 			return err
 		}
 		if len(list) > 0 && list[0].Position <= after+1 {
 			return nil
 		}
-		list, err = readPositions(ctx, tx, scope, after, limit, minTime)
+		list, err = readPositions(ctx, conn, scope, after, limit, minTime)
 		return err
 	})
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *Store) ReadStream(ctx context.Context, scope telemetry.Scope, after int
 }
 
 // readPositions reads rows that arrived since a time.
-func readPositions(ctx context.Context, tx pgx.Tx, scope telemetry.Scope, after int64, limit int, since time.Time) ([]*frame.Published, error) {
+func readPositions(ctx context.Context, conn *pgx.Conn, scope telemetry.Scope, after int64, limit int, since time.Time) ([]*frame.Published, error) {
 	call, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
 	var lines []*frame.Published
@@ -93,7 +93,7 @@ func readPositions(ctx context.Context, tx pgx.Tx, scope telemetry.Scope, after 
 		gaps, err = pgx.CollectRows(rows, scanGap)
 		return err
 	})
-	if err := tx.SendBatch(call, &q).Close(); err != nil {
+	if err := conn.SendBatch(call, &q).Close(); err != nil {
 		return nil, err
 	}
 	return mergeStream(scope, lines, gaps, after, limit), nil

@@ -19,7 +19,7 @@ var tenantTables = []string{"agent", "event", "gap", "ingest_mark", "log_hot", "
 
 // twoTenants fills every table of records for two organisations and both
 // environments.
-func twoTenants(t *testing.T) (*storetest.Database, *store.Store) {
+func twoTenants(t *testing.T) *storetest.Database {
 	t.Helper()
 	db := storetest.New(t)
 	s := db.Open(t)
@@ -32,7 +32,7 @@ func twoTenants(t *testing.T) (*storetest.Database, *store.Store) {
 				sp.records([]telemetry.Event{{Type: telemetry.SandboxStarted, Timestamp: time.Now(), Origin: telemetry.Origin{Agent: "agt_a"}}}, nil))
 		}
 	}
-	return db, s
+	return db
 }
 
 // as runs fn in a transaction of a role, with settings; it is rolled back.
@@ -54,9 +54,9 @@ func as(t *testing.T, conn *pgx.Conn, role string, settings map[string]string, f
 	fn(tx)
 }
 
-func refused(t *testing.T, tx pgx.Tx, codes, sql string, args ...any) {
+func refused(t *testing.T, tx pgx.Tx, codes, sql string) {
 	t.Helper()
-	_, err := tx.Exec(t.Context(), sql, args...)
+	_, err := tx.Exec(t.Context(), sql)
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) || !strings.Contains(codes, pg.Code) {
 		t.Errorf("%s: want SQLSTATE %s, got %v", sql, codes, err)
@@ -65,7 +65,7 @@ func refused(t *testing.T, tx pgx.Tx, codes, sql string, args ...any) {
 
 func TestARoleSeesItsOrganisationAndNothingElse(t *testing.T) {
 	t.Parallel()
-	db, _ := twoTenants(t)
+	db := twoTenants(t)
 	conn := db.Connect(t)
 	for _, table := range []string{"agent", "event", "gap", "log_hot", "session", "stream_counter"} {
 		as(t, conn, "agg_api", map[string]string{"app.org": "org_a", "app.env": "0"}, func(tx pgx.Tx) {
@@ -88,7 +88,7 @@ func TestARoleSeesItsOrganisationAndNothingElse(t *testing.T) {
 
 func TestAMissingSettingIsAnError(t *testing.T) {
 	t.Parallel()
-	db, _ := twoTenants(t)
+	db := twoTenants(t)
 	const missing = "42704 22P02" // unrecognised parameter; or the empty text that a finished transaction left
 	for _, table := range tenantTables {
 		for _, warm := range []bool{false, true} {
@@ -116,7 +116,7 @@ func TestAMissingSettingIsAnError(t *testing.T) {
 
 func TestARoleWritesItsOrganisationsAndNothingElse(t *testing.T) {
 	t.Parallel()
-	db, _ := twoTenants(t)
+	db := twoTenants(t)
 	conn := db.Connect(t)
 	const denied = "42501"
 	api := map[string]string{"app.org": "org_a", "app.env": "0"}
@@ -149,7 +149,7 @@ func TestARoleWritesItsOrganisationsAndNothingElse(t *testing.T) {
 
 func TestPartitionsAndTheDirectoryAreOutOfReach(t *testing.T) {
 	t.Parallel()
-	db, _ := twoTenants(t)
+	db := twoTenants(t)
 	conn := db.Connect(t)
 	rows, err := conn.Query(t.Context(), "select inhrelid::regclass::text from pg_inherits where inhparent = 'log_hot'::regclass")
 	if err != nil {

@@ -122,6 +122,7 @@ func (d *Database) Connect(tb testing.TB) *pgx.Conn {
 
 // Log writes to the test's log until the test ends.
 func Log(tb testing.TB) hclog.Logger {
+	tb.Helper()
 	w := &testWriter{tb: tb}
 	tb.Cleanup(w.end)
 	return hclog.New(&hclog.LoggerOptions{Name: "store", Level: hclog.Debug, Output: w})
