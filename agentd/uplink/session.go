@@ -151,10 +151,11 @@ func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc, clien
 		case err := <-received:
 			return err
 		case err := <-sent:
-			if err != nil {
+			sent = nil
+			// Where the stream or ctx has ended, the other cases say so.
+			if !errors.Is(err, io.EOF) && ctx.Err() == nil {
 				return err
 			}
-			sent = nil // the stream has ended: the receiver says why
 		case <-ctx.Done():
 			s.finish(stopSending, sent, received)
 			return ctx.Err()
@@ -183,37 +184,38 @@ func (s *session) finish(stopSending context.CancelFunc, sent, received <-chan e
 	stopSending()
 	if sent != nil {
 		select {
-		case <-sent:
+		case err := <-sent:
+			s.log.Debug("sending has ended", "reason", err)
 		case <-timer.C:
 			return
 		}
 	}
 	_ = s.stream.CloseSend() // never fails (grpc)
 	select {
-	case <-received:
+	case err := <-received:
+		s.log.Debug("receiving has ended", "reason", err)
 	case <-timer.C:
 	}
 }
 
-// send sends what the window has room for, until ctx or the stream ends: why,
-// the receiver hears.
+// send sends what the window has room for, until ctx or the stream ends. The
+// error is io.EOF where the receiver knows why.
 func (s *session) send(ctx context.Context) error {
-	for s.window.wait(ctx) == nil {
+	for {
+		if err := s.window.wait(ctx); err != nil {
+			return err
+		}
 		f, err := s.queue.Next(ctx, s.skip)
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
 			return fmt.Errorf("read the next frame to send: %w", err)
 		}
 		s.window.add(&f)
-		if s.stream.Send(&wire.StreamRequest{Message: &wire.StreamRequest_Frame{Frame: wire.FrameToWire(&f)}}) != nil {
-			return nil
+		if err := s.stream.Send(&wire.StreamRequest{Message: &wire.StreamRequest_Frame{Frame: wire.FrameToWire(&f)}}); err != nil {
+			return fmt.Errorf("send: %w", err)
 		}
 		s.metrics.sent.WithLabelValues(f.Lane.String()).Inc()
 		s.metrics.bytes.Add(float64(len(f.Body)))
 	}
-	return nil
 }
 
 // skip holds back organisations that have to wait. A node of one organisation

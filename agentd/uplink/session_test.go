@@ -173,26 +173,26 @@ func ackTo(s bidi, last uint64) error {
 func ackAll(s bidi) error {
 	for {
 		r, err := s.Recv()
-		if err != nil {
-			return nil
+		if err == nil {
+			err = ackTo(s, r.GetFrame().GetFirst())
 		}
-		if err := ackTo(s, r.GetFrame().GetFirst()); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 }
 
-func eventually(t *testing.T, what string, condition func() bool) {
+func (l *list) await(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for !condition() {
+	for !l.done() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("never: %s", what)
+			t.Fatal("not everything was acknowledged")
 		}
 	}
 }
@@ -225,7 +225,7 @@ func TestAggregatorsThatMisbehaveAreTriedAgain(t *testing.T) {
 		}
 		return ackAll(s)
 	})
-	eventually(t, "all is acknowledged", q.done)
+	q.await(t)
 	st := u.Status()
 	if !st.Connected || st.LastError == "" || q.resets != 4 || !strings.HasPrefix(st.ClockSkew, "1h0m0") && !strings.HasPrefix(st.ClockSkew, "59m59") {
 		t.Fatalf("%d resets, %+v", q.resets, st)
@@ -241,7 +241,7 @@ func TestAnAckThatCannotBeNotedIsAskedForAgain(t *testing.T) {
 		}
 		return ackAll(s)
 	})
-	eventually(t, "all is acknowledged", q.done)
+	q.await(t)
 	if !strings.Contains(u.Status().LastError, "the disk is full") {
 		t.Fatalf("%+v", u.Status())
 	}
@@ -285,7 +285,7 @@ func TestTheWindowIsTheAggregators(t *testing.T) {
 	if n := <-got; n != 5 {
 		t.Fatalf("%d frames came before the first acknowledgement", n)
 	}
-	eventually(t, "all is acknowledged", q.done)
+	q.await(t)
 }
 
 func TestThrottleAndRewindAreObeyed(t *testing.T) {
@@ -332,7 +332,7 @@ func TestThrottleAndRewindAreObeyed(t *testing.T) {
 	if d := <-pause; d < 190*time.Millisecond {
 		t.Fatalf("it came again after %s, 200 ms were asked for", d)
 	}
-	eventually(t, "all is acknowledged", q.done)
+	q.await(t)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.rewound) != 2 || q.rewound[0] != 5 || q.rewound[1] != 7 || q.resets != 1 {

@@ -115,14 +115,11 @@ func (u *Uplink) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		address := u.config.Addresses[next]
 		end := u.connect(ctx, address)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case end.steady:
+		if end.steady {
 			pause.Reset()
 			logged = ""
 		}
-		if !errors.Is(end.err, errRenewed) {
+		if !errors.Is(end.err, errRenewed) && ctx.Err() == nil {
 			next = (next + 1) % len(u.config.Addresses)
 			u.failed(end.err)
 			if text := end.err.Error(); text != logged {
@@ -130,9 +127,7 @@ func (u *Uplink) Run(ctx context.Context) error {
 				logged = text
 			}
 		}
-		if retry.Sleep(ctx, pause.Next()) != nil {
-			return nil
-		}
+		_ = retry.Sleep(ctx, pause.Next()) // the loop ends with ctx
 	}
 	return nil
 }

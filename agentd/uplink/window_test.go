@@ -141,8 +141,8 @@ func TestWaitingForRoomAndForAnswers(t *testing.T) {
 		timer := time.NewTimer(time.Minute)
 		<-timer.C
 		select {
-		case <-waited:
-			t.Fatal("a full window has room")
+		case err := <-waited:
+			t.Fatalf("a full window has room: %v", err)
 		default:
 		}
 		if w.silent() != time.Minute {

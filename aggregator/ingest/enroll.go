@@ -16,8 +16,6 @@ import (
 	"github.com/theazo/observability/shared/wire"
 )
 
-const enrolBurst = 20 // attempts of one address at once
-
 // enrolmentTLS asks for no client certificate: callers have none yet.
 func (s *Server) enrolmentTLS() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: s.certificates.get, SessionTicketsDisabled: true}

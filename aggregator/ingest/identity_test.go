@@ -158,7 +158,7 @@ func TestEnrolmentRefusesAndKeepsTheToken(t *testing.T) {
 }
 
 func TestEnrolmentIsLimitedPerAddress(t *testing.T) {
-	b := start(t, func(c *ingest.Config) { c.EnrolPerHour = 1 })
+	b := start(t, func(c *ingest.Config) { c.EnrolPerHour = 60 })
 	client := b.enrolmentClient(t)
 	for i := range 100 {
 		_, err := client.Enroll(deadline(t), &wire.EnrollRequest{Token: "thj_guess"})

@@ -76,7 +76,7 @@ type Config struct {
 	Memory        int64         // bytes of frames held in all; 0: 512 MiB
 	Quota         Quota
 	NodeLife      time.Duration // of a node's certificate; 0: 24 h
-	EnrolPerHour  int           // attempts to enrol per address; 0: 120, 20 of them at once
+	EnrolPerHour  int           // attempts to enrol per address, a sixth of them at once; 0: 120
 	RevokedEvery  time.Duration // how often connected nodes are checked; 0: 2 s
 	StopTimeout   time.Duration // for committing what is queued at the end; 0: 10 s
 }

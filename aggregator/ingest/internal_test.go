@@ -229,7 +229,7 @@ func FuzzCheck(f *testing.F) {
 	f.Add(ingesttest.Segment("a"), uint32(1), false, false)
 	f.Add(ingesttest.Segment(strings.Repeat("long ", 1000), "b"), uint32(2), false, false)
 	f.Add([]byte{0x0a, 0}, uint32(1), true, true)
-	f.Fuzz(func(t *testing.T, body []byte, count uint32, events, tombstone bool) {
+	f.Fuzz(func(_ *testing.T, body []byte, count uint32, events, tombstone bool) {
 		if len(body) > 1<<20 {
 			return
 		}

@@ -83,7 +83,7 @@ func New(config Config) (*Server, error) {
 	}
 	perSecond := []float64{float64(c.Quota.BytesPerSecond), float64(c.Quota.RecordsPerSecond)}
 	s.quota = newLimiter[telemetry.OrgID](maxOrganisations, perSecond, perSecond)
-	s.enrolments = newLimiter[netip.Prefix](maxAddresses, []float64{float64(c.EnrolPerHour) / 3600}, []float64{enrolBurst})
+	s.enrolments = newLimiter[netip.Prefix](maxAddresses, []float64{float64(c.EnrolPerHour) / 3600}, []float64{max(1, float64(c.EnrolPerHour)/6)})
 	s.connected = &connections{metrics: s.metrics, byNode: map[telemetry.NodeID]map[*session]struct{}{}}
 	s.pipeline = newPipeline(&s.config, s.metrics)
 	if s.enrolment, err = listen(c.EnrolmentAddress); err != nil {
@@ -194,7 +194,6 @@ func (s *Server) grpcServers() (enrolments, streams *grpc.Server) {
 	common := []grpc.ServerOption{
 		grpc.MaxHeaderListSize(maxHeaderList), grpc.ConnectionTimeout(handshakeTimeout), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.SharedWriteBuffer(true), // a thousand idle nodes need no thousand buffers
 	}
 	enrolments = grpc.NewServer(append([]grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(s.enrolmentTLS())), grpc.MaxRecvMsgSize(maxEnrolmentMessage),

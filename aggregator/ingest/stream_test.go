@@ -181,6 +181,7 @@ func TestAForeignOrganisationEndsTheStream(t *testing.T) {
 			}
 			return // protobuf itself refuses text that is not UTF-8
 		}
+		_ = s.CloseSend() // where the frame is taken, the stream ends without an error
 		switch code := status.Code(s.end()); code {
 		case codes.PermissionDenied, codes.InvalidArgument:
 		default:
@@ -292,7 +293,7 @@ func TestFramesThatCannotBeReadDelayNothing(t *testing.T) {
 			}
 		}
 		f.Class, f.Epoch, f.First = wire.Class_CLASS_NORMAL, epoch, 1
-		f.Lane = max(f.Lane, wire.Lane_LANE_LOGS)
+		f.Lane = max(f.GetLane(), wire.Lane_LANE_LOGS)
 		s.send(f)
 		good := logs("", epoch, 1+uint64(f.GetCount()), "behind "+name)
 		good.Lane = wire.Lane_LANE_LOGS
@@ -385,7 +386,8 @@ func TestAnUnknownFaultStopsOneOrganisationOnly(t *testing.T) {
 	s.send(logs("org_a", 1, 1, "x"))
 	s.send(logs("org_b", 1, 1, "x"))
 	s.acked("org_b", 1, 1)
-	for s.next().GetThrottle().GetOrganisation() != "org_a" {
+	for throttled := ""; throttled != "org_a"; {
+		throttled = s.next().GetThrottle().GetOrganisation()
 	}
 	broken.Store(false)
 	s.send(logs("org_a", 1, 1, "x"))

@@ -4,6 +4,7 @@ package ingesttest
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -125,11 +126,7 @@ func (s *Store) Commits() int {
 func (s *Store) Marks() map[Stream]uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	marks := make(map[Stream]uint64, len(s.marks))
-	for k, v := range s.marks {
-		marks[k] = v
-	}
-	return marks
+	return maps.Clone(s.marks)
 }
 
 // Committed returns what was committed, in order.
