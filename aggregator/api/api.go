@@ -154,7 +154,7 @@ func (a *API) admit(org telemetry.OrgID) (leave func(), err error) {
 	defer a.mu.Unlock()
 	select {
 	case <-a.draining:
-		return nil, &telemetry.Failure{Code: telemetry.Unavailable, Message: "This replica is stopping: connect again.", RetryAfter: time.Second}
+		return nil, &telemetry.Failure{Code: telemetry.Unavailable, Message: "This replica is stopping: connect again.", RetryAfter: time.Second, Cause: errDraining}
 	default:
 	}
 	if a.open[org] >= a.StreamsPerOrganisation {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/theazo/observability/shared/ids"
@@ -39,7 +40,7 @@ type call struct {
 type recorder struct {
 	http.ResponseWriter
 	status int
-	bytes  int64
+	bytes  atomic.Int64 // a socket's subscriptions write at once
 }
 
 func (r *recorder) WriteHeader(status int) {
@@ -54,7 +55,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 		r.status = http.StatusOK
 	}
 	n, err := r.ResponseWriter.Write(b)
-	r.bytes += int64(n)
+	r.bytes.Add(int64(n))
 	return n, err
 }
 
@@ -202,7 +203,7 @@ func (c *call) log(status int, took time.Duration) {
 	path := scrub(clip(c.r.URL.Path, 200))
 	args := []any{
 		"request_id", c.id, "method", c.r.Method, "path", path, "query", redact(c.r.URL.RawQuery),
-		"status", status, "bytes", c.out.bytes, "duration_ms", took.Milliseconds(), "org", c.who.Org, "key", c.who.KeyID,
+		"status", status, "bytes", c.out.bytes.Load(), "duration_ms", took.Milliseconds(), "org", c.who.Org, "key", c.who.KeyID,
 	}
 	switch {
 	case c.err != nil && status >= http.StatusInternalServerError && !errors.Is(c.err, context.Canceled):

@@ -89,7 +89,7 @@ func (e *envelopes) keepAlive() error {
 		case <-e.ctx.Done():
 			return context.Cause(e.ctx)
 		case <-beat.C:
-			if err := e.ping(); err != nil {
+			if err := e.ping(e.ctx); err != nil {
 				return err
 			}
 		}

@@ -91,6 +91,12 @@ func (c *call) socket(to bind) error {
 		if v, err = c.view(&params{values: c.query}, c.r.Header.Get("Last-Event-ID"), to); err != nil {
 			return err
 		}
+		// Before the socket is open, so that its client misses nothing that
+		// it does once it is.
+		if err := v.open(c.r.Context(), c); err != nil {
+			return err
+		}
+		defer v.reader.Close()
 	}
 	// The origin was checked above, by the one list that CORS goes by too.
 	conn, err := websocket.Accept(c.out, c.r, &websocket.AcceptOptions{Subprotocols: []string{protocolV1}, InsecureSkipVerify: true})
@@ -199,18 +205,23 @@ func (s *socket) send(message []byte) error {
 	if err := s.conn.Write(ctx, websocket.MessageText, message); err != nil {
 		return fmt.Errorf("api: write to a socket: %w", err)
 	}
-	s.out.bytes += int64(len(message))
+	s.out.bytes.Add(int64(len(message)))
 	return nil
 }
 
-// ping fails where the client does not answer in time.
-func (s *socket) ping() error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.r.Context()), s.api.WriteTimeout)
+// ping fails where the client does not answer in time, and with its cause
+// where ctx ends first.
+func (s *socket) ping(ctx context.Context) error {
+	answer, cancel := context.WithTimeout(ctx, s.api.WriteTimeout)
 	defer cancel()
-	if err := s.conn.Ping(ctx); err != nil {
-		return fmt.Errorf("api: ping a socket: %w", err)
+	err := s.conn.Ping(answer)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
 	}
-	return nil
+	return fmt.Errorf("api: ping a socket: %w", err)
 }
 
 // errLeft says that the client closed the socket or was cut off.
@@ -233,14 +244,10 @@ func (s *socket) receive(handle func([]byte) error) error {
 
 // plain writes each line as a message of its own and ignores what the client says.
 func (s *socket) plain(ctx context.Context, v *view) error {
-	if err := v.open(ctx, s.call); err != nil {
-		return err
-	}
-	defer v.reader.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { cancel(s.receive(func([]byte) error { return nil })) })
-	err := s.follow(ctx, v, &plainSink{s})
+	err := s.follow(ctx, v, &plainSink{s, ctx})
 	_ = s.conn.Close(closeCode(err), closeReason(err)) // ends receive; the client is told or has left
 	wg.Wait()
 	cancel(nil)
@@ -251,12 +258,15 @@ func (s *socket) plain(ctx context.Context, v *view) error {
 }
 
 // plainSink writes lines; gaps come as a line of the system's.
-type plainSink struct{ *socket }
+type plainSink struct {
+	*socket
+	ctx context.Context // the stream's
+}
 
 func (s *plainSink) wants() bool                                     { return true }
 func (s *plainSink) changed() <-chan struct{}                        { return nil }
 func (s *plainSink) ready(*telemetry.LogFilter, stream.Cursor) error { return nil }
-func (s *plainSink) heartbeat(stream.Cursor) error                   { return s.ping() }
+func (s *plainSink) heartbeat(stream.Cursor) error                   { return s.ping(s.ctx) }
 func (s *plainSink) end(stream.Cursor) error                         { return nil }
 
 func (s *plainSink) batch(b *stream.Batch) error {

@@ -356,7 +356,7 @@ func TestASlowReaderLosesOnlyItsOwnLinesAndCanFetchThem(t *testing.T) {
 	skipHeader(t, es.lines)
 	es.want("ready")
 	text := strings.Repeat("x", 100<<10)
-	const total = 300
+	const total = 150
 	for i := range total {
 		e := line("agt_a", fmt.Sprintf("%d %s", i, text))
 		e.Timestamp = base.Add(time.Duration(i) * time.Second)
