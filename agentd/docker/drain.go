@@ -68,7 +68,7 @@ func (d *drain) nudge() {
 }
 
 // run follows the events from since on, over any number of connections.
-func (d *drain) run(ctx context.Context, since time.Time) error {
+func (d *drain) run(ctx context.Context, since time.Time) {
 	pause := retry.Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second}
 	lost := false
 	for ctx.Err() == nil {
@@ -84,7 +84,7 @@ func (d *drain) run(ctx context.Context, since time.Time) error {
 			since = last
 		}
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 		if !lost {
 			lost = true
@@ -93,11 +93,8 @@ func (d *drain) run(ctx context.Context, since time.Time) error {
 		if time.Since(connected) > time.Minute {
 			pause.Reset()
 		}
-		if retry.Sleep(ctx, pause.Next()) != nil {
-			return nil
-		}
+		_ = retry.Sleep(ctx, pause.Next()) // ends early with ctx, and so does the loop
 	}
-	return nil
 }
 
 // connection follows the events of one connection and returns the time of the

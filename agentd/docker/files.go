@@ -29,7 +29,7 @@ func (f *files) open() error {
 		if strings.ContainsAny(dir, `*?[\`) {
 			return fmt.Errorf("files: %q: only the last part of a glob may hold a pattern", glob)
 		}
-		if _, err := f.watch.dir(dir); err != nil {
+		if err := f.watch.dir(dir); err != nil {
 			return fmt.Errorf("files: %q: %w", glob, err)
 		}
 		entries, err := os.ReadDir(dir)

@@ -3,7 +3,6 @@ package docker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strconv"
@@ -284,8 +283,12 @@ func TestSelection(t *testing.T) {
 		}
 	}
 	for _, bad := range []Config{
-		{Include: []string{"agent"}}, {Exclude: []string{"colour=red"}}, {Include: []string{"name=["}},
-		{From: "yesterday"}, {DefaultOrg: "org 1"}, {Files: []string{"["}},
+		{Include: []string{"agent"}},
+		{Exclude: []string{"colour=red"}},
+		{Include: []string{"name=["}},
+		{From: "yesterday"},
+		{DefaultOrg: "org 1"},
+		{Files: []string{"["}},
 	} {
 		if _, err := New(bad, hclog.NewNullLogger(), prometheus.NewRegistry()); err == nil {
 			t.Errorf("%+v was taken", bad)
@@ -334,12 +337,12 @@ func TestExec(t *testing.T) {
 	}
 	l.awaitEvent(t, telemetry.ExecExited, id)
 	for _, ev := range sourcetest.EventsOf(l.stop(), telemetry.SandboxID(id)) {
-		switch ev.Type {
-		case telemetry.ExecStarted:
+		if ev.Type == telemetry.ExecStarted {
 			if !strings.Contains(ev.Attributes["command"], "/linegen -exit-code 9") {
 				t.Errorf("the command is %q", ev.Attributes["command"])
 			}
-		case telemetry.ExecExited:
+		}
+		if ev.Type == telemetry.ExecExited {
 			if ev.ExitCode == nil || *ev.ExitCode != 9 || ev.Attributes["execId"] != made.ID {
 				t.Errorf("the end of a command: %+v", ev)
 			}
@@ -349,7 +352,6 @@ func TestExec(t *testing.T) {
 
 // scripted is an engine that says what a test wants.
 type scripted struct {
-	engine
 	events chan engineEvent
 	list   func() []listed
 }
@@ -395,23 +397,24 @@ func TestEventsAreAlwaysDrained(t *testing.T) {
 	}
 	d := &drain{engine: e, log: hclog.NewNullLogger(), metrics: m, wake: make(chan struct{}, 1)}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- d.run(ctx, time.Time{}) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.run(ctx, time.Time{})
+	}()
 	patience := time.After(sourcetest.Patience)
 	for i := range 2 * maxQueued {
 		if i == 1 {
 			d.take() // the comparison after the connection
 		}
 		select {
-		case e.events <- engineEvent{ID: fmt.Sprint(i), Action: "start"}:
+		case e.events <- engineEvent{ID: strconv.Itoa(i), Action: "start"}:
 		case <-patience:
 			t.Fatalf("event %d is not taken", i)
 		}
 	}
 	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	<-done
 	if queue, resync := d.take(); len(queue) != maxQueued || !resync {
 		t.Errorf("%d events wait, to be compared: %v", len(queue), resync)
 	}

@@ -70,11 +70,11 @@ func (t *tail) resume(p *logPosition, b *block) error {
 func (t *tail) find(n *placeNote) (int, error) {
 	found := -1
 	for i, f := range t.files {
-		print, err := f.fingerprint()
+		first, err := f.fingerprint()
 		if err != nil {
 			return -1, err
 		}
-		if print == "" || print != n.Print {
+		if first == "" || first != n.Print {
 			continue
 		}
 		if found < 0 || f.id == (fileID{device: n.Device, inode: n.Inode}) {

@@ -63,7 +63,7 @@ func (d *docker) Run(ctx context.Context, resume source.Positions, to source.Sin
 	defer e.Close()
 	info, err := d.awaitEngine(ctx, e)
 	if err != nil {
-		return nil //nolint:nilerr // the context has ended while no engine answered: nothing was read
+		return nil // the context has ended while no engine answered: nothing was read
 	}
 	return d.runEngine(ctx, e, d.logRoot(info), resume, to)
 }
@@ -87,7 +87,7 @@ func (d *docker) runEngine(ctx context.Context, e engine, root string, resume so
 	defer d.closeAll(all, c.watch)
 
 	if root != "" {
-		if _, err := c.watch.dir(root); err != nil {
+		if err := c.watch.dir(root); err != nil {
 			d.log.Warn("the engine's containers directory cannot be read, so logs come through the engine's API, "+
 				"which costs far more and loses lines at rotation. Let agentd read it (CAP_DAC_READ_SEARCH)", "directory", root, "error", err)
 			c.root = ""
@@ -96,7 +96,10 @@ func (d *docker) runEngine(ctx context.Context, e engine, root string, resume so
 	group.Go(func() error { return c.watch.run(ctx) })
 	group.Go(func() error { return read.run(ctx) })
 	group.Go(func() error { return c.run(ctx) })
-	group.Go(func() error { return drain.run(ctx, progress.since()) })
+	group.Go(func() error {
+		drain.run(ctx, progress.since())
+		return nil
+	})
 	err := group.Wait()
 	if errors.Is(err, context.Canceled) {
 		err = nil

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -135,7 +136,10 @@ func TestFilesSurviveCrashesAnywhere(t *testing.T) {
 		logs[id] = newEngineLog(t, filepath.Join(dir, id+"-json.log"), 200<<10, 500)
 	}
 	sourcetest.Exercise(t, sourcetest.Subject{
-		New: func(t *testing.T) source.Source { return newFiles(t, filepath.Join(dir, "*-json.log")) },
+		New: func(t *testing.T) source.Source {
+			t.Helper()
+			return newFiles(t, filepath.Join(dir, "*-json.log"))
+		},
 		Write: func(ctx context.Context) error {
 			r := rand.New(rand.NewPCG(3, 4))
 			for n := range 1000 {
@@ -155,9 +159,7 @@ func TestFilesSurviveCrashesAnywhere(t *testing.T) {
 		Want: func() map[sourcetest.Stream][]string {
 			want := map[sourcetest.Stream][]string{}
 			for id, l := range logs {
-				for stream, lines := range streamsOf(id, l) {
-					want[stream] = lines
-				}
+				maps.Copy(want, streamsOf(id, l))
 			}
 			return want
 		},
@@ -243,13 +245,11 @@ func TestAnInodeThatIsUsedAgain(t *testing.T) {
 	}
 }
 
-// A file that is cut while it is read, and one that was cut and grew beyond the
-// position while agentd was away.
-func TestTruncatedFiles(t *testing.T) {
+// A file that is cut while it is read, as the engine does with max-file=1.
+func TestAFileThatIsCut(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "box-json.log")
 	l := newEngineLog(t, path, 0, 0)
-	first := l.at
 	for i := range 5 {
 		if err := l.line(telemetry.Stdout, fmt.Sprintf("before %d", i)); err != nil {
 			t.Fatal(err)
@@ -272,18 +272,24 @@ func TestTruncatedFiles(t *testing.T) {
 	if gaps := sourcetest.GapsOf(records); len(gaps) != 1 || gaps[0].Reason != telemetry.GapTruncated {
 		t.Errorf("gaps %+v, want one of a file that was cut", gaps)
 	}
-	// The same first record, so that only the bytes before the position tell.
-	writeFile(t, path, appendRecord(nil, "after\n", "stdout", l.at))
-	_ = first
-	records = read(t, path, records[:len(records):len(records)], func(r []sourcetest.Record) bool { return true })
-	grown := appendRecord(nil, "after\n", "stdout", l.at)
-	for i := range 9 {
-		grown = appendRecord(grown, fmt.Sprintf("grown %d\n", i), "stdout", l.at.Add(time.Second))
+}
+
+// A file that was cut and grew beyond the position while agentd was away: its
+// first record is the same, but not what was before the position.
+func TestAFileCutWhileAgentdWasAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "box-json.log")
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	first := appendRecord(nil, "first\n", "stdout", at)
+	writeFile(t, path, appendRecord(slices.Clone(first), "second\n", "stdout", at.Add(1)))
+	records := read(t, path, nil, lines(2))
+	grown := appendRecord(slices.Clone(first), "another, longer second\n", "stdout", at.Add(2))
+	writeFile(t, path, appendRecord(grown, "third\n", "stdout", at.Add(3)))
+	records = read(t, path, records, lines(5))
+	if got := texts(records); !slices.Equal(got[2:], []string{"first", "another, longer second", "third"}) {
+		t.Errorf("after the cut came %q", got[2:])
 	}
-	writeFile(t, path, grown)
-	records = read(t, path, records, lines(6+9))
-	if got := texts(records); got[len(got)-1] != "grown 8" {
-		t.Errorf("the last line is %q", got[len(got)-1])
+	if gaps := sourcetest.GapsOf(records); len(gaps) != 1 || gaps[0].Reason != telemetry.GapTruncated {
+		t.Errorf("gaps %+v, want one of a file that was cut", gaps)
 	}
 }
 

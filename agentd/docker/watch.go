@@ -100,15 +100,16 @@ func (w *watcher) add(path string, mask uint32) (int32, error) {
 	if err = errors.Join(err, addErr); err != nil {
 		return 0, &os.PathError{Op: "watch", Path: path, Err: err}
 	}
-	return int32(wd), nil
+	return int32(wd), nil //nolint:gosec // the kernel counts watches in 32 bits
 }
 
 // dir begins to watch a directory; a second call changes nothing. What is in it
 // already is not told.
-func (w *watcher) dir(path string) (*watchedDir, error) {
+func (w *watcher) dir(path string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.dirLocked(path)
+	_, err := w.dirLocked(path)
+	return err
 }
 
 func (w *watcher) dirLocked(path string) (*watchedDir, error) {
@@ -221,7 +222,7 @@ func (w *watcher) removeLocked(wd int32) {
 		return
 	}
 	if conn, err := w.f.SyscallConn(); err == nil {
-		_ = conn.Control(func(fd uintptr) { _, _ = unix.InotifyRmWatch(int(fd), uint32(wd)) })
+		_ = conn.Control(func(fd uintptr) { _, _ = unix.InotifyRmWatch(int(fd), uint32(wd)) }) //nolint:gosec // a watch is never negative
 	}
 }
 
@@ -275,7 +276,7 @@ func (w *watcher) close() {
 // take handles the events of one read.
 func (w *watcher) take(buf []byte, created map[*sandbox]bool) {
 	for len(buf) >= unix.SizeofInotifyEvent {
-		wd := int32(binary.NativeEndian.Uint32(buf[0:]))
+		wd := int32(binary.NativeEndian.Uint32(buf[0:])) //nolint:gosec // the kernel wrote an int32 there
 		mask := binary.NativeEndian.Uint32(buf[4:])
 		size := int(binary.NativeEndian.Uint32(buf[12:]))
 		buf = buf[unix.SizeofInotifyEvent:]

@@ -17,9 +17,9 @@ import (
 // Pauses between two runs of a failing source, and how long a run must last
 // for the next failure to count as the first again.
 const (
-	restartMin   = time.Second
-	restartMax   = time.Minute
-	healthyAfter = 5 * time.Minute
+	shortestPause = time.Second
+	longestPause  = time.Minute
+	healthyAfter  = 5 * time.Minute
 )
 
 // Supervise runs src until ctx ends and starts it again whenever it fails,
@@ -32,7 +32,7 @@ func Supervise(ctx context.Context, src Source, resume func() Positions, to Sink
 	log = log.With("source", src.Name())
 	sink := &remembering{to: to, at: Positions{}}
 	maps.Copy(sink.at, resume())
-	pause := retry.Backoff{Min: restartMin, Max: restartMax}
+	pause := retry.Backoff{Min: shortestPause, Max: longestPause}
 	for ctx.Err() == nil {
 		started := time.Now()
 		err := runOnce(ctx, src, sink.positions(), sink)

@@ -68,9 +68,8 @@ func NewPrivate(t testing.TB) *Engine {
 
 func usable(t testing.TB, e *Engine, err error) *Engine {
 	t.Helper()
-	var none *noEngineError
-	if errors.As(err, &none) {
-		t.Skipf("SKIPPED, no Docker engine can run here: %v", err)
+	if none, ok := errors.AsType[*noEngineError](err); ok {
+		t.Skipf("SKIPPED, no Docker engine can run here: %v", none)
 	}
 	if err != nil {
 		t.Fatal(err)

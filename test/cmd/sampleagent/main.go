@@ -31,7 +31,9 @@ func main() {
 		}
 	}}
 	a.say("agent ready: model %s, 4 tools (browser, shell, files, search)", models[0])
-	for task := 1; a.work(task); task++ {
+	task := 1
+	for a.work(task) {
+		task++
 	}
 	_, _ = fmt.Fprintln(os.Stdout, "asked to stop; finishing")
 }
