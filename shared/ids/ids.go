@@ -66,11 +66,11 @@ const logIDBytes = 7 + 2 + 6 + 5
 func Log(k LogKey) telemetry.LogID {
 	var b [32]byte
 	p := b[:0]
-	us := uint64(k.Micros) ^ 1<<55 //nolint:gosec // two's complement: the flipped sign bit makes ids sort by time
+	us := uint64(k.Micros) ^ 1<<55                                                                             //nolint:gosec // two's complement: the flipped sign bit makes ids sort by time
 	p = append(p, byte(us>>48), byte(us>>40), byte(us>>32), byte(us>>24), byte(us>>16), byte(us>>8), byte(us)) //nolint:gosec // byte by byte
 	p = binary.BigEndian.AppendUint16(p, k.Agent)
 	p = append(p, byte(k.Source>>40), byte(k.Source>>32), byte(k.Source>>24), byte(k.Source>>16), byte(k.Source>>8), byte(k.Source)) //nolint:gosec // byte by byte
-	p = append(p, byte(k.Seq>>32), byte(k.Seq>>24), byte(k.Seq>>16), byte(k.Seq>>8), byte(k.Seq)) //nolint:gosec // byte by byte
+	p = append(p, byte(k.Seq>>32), byte(k.Seq>>24), byte(k.Seq>>16), byte(k.Seq>>8), byte(k.Seq))                                    //nolint:gosec // byte by byte
 	var text [36]byte
 	copy(text[:], "log_")
 	encoding.Encode(text[4:], p)

@@ -6,12 +6,11 @@ import (
 	"unicode/utf8"
 )
 
-// Agent and session ids are chosen by the orchestrator (opaque, up to
-// MaxIDLength of [A-Za-z0-9_.:-]) and unique per organisation.
-
-// Named ids.
+// Ids are named types. Agent and session ids are chosen by the orchestrator
+// (opaque, up to MaxIDLength of [A-Za-z0-9_.:-]) and unique per organisation.
 type (
-	OrgID     string // org_…
+	// OrgID is an organisation, org_….
+	OrgID     string
 	NodeID    string // nod_…
 	AgentID   string // agt_…
 	SessionID string // ses_…

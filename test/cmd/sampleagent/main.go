@@ -84,6 +84,10 @@ func (a *agent) work(n int) bool {
 		func() bool {
 			return a.say("\x1b[32m✓\x1b[0m page loaded in %d ms (%d KiB)", 180+n*37%900, 40+n*13%300)
 		},
+		// Pages that agents read hold anything; whoever shows this line must not run it.
+		func() bool {
+			return a.say("\x1b[31mblocked\x1b[0m a script in the page: <script>window.pwned=1</script>")
+		},
 		func() bool { return a.call("read the page", 2400) },
 		func() bool { return a.trouble(n) },
 		func() bool {
@@ -125,7 +129,7 @@ func (a *agent) trouble(n int) bool {
 			a.say("retrying with the second sheet")
 	case n%3 == 0:
 		return a.complain(fmt.Sprintf("WARN  rate limited by the model provider, waiting %d s (attempt 1 of 5)", 1+n%4))
-	case n%5 == 0:
+	case n%2 == 0:
 		return a.event("error", "selector not found", `,"selector":"button.checkout","tool":"browser","attempt":2`)
 	}
 	return true
