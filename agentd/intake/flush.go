@@ -79,9 +79,9 @@ func (in *Intake) flush(ctx context.Context) error {
 			return err
 		}
 	}
-	b.reset()
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	b.reset()
 	in.flushing, in.spare = nil, b
 	in.broadcast()
 	return nil

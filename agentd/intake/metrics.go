@@ -12,7 +12,8 @@ import (
 // metrics of an Intake. Label values are fixed words.
 type metrics struct {
 	lines, bytes, events, gaps prometheus.Counter
-	marked, dropped            *prometheus.CounterVec
+	marked                     [numMarks]prometheus.Counter
+	dropped                    *prometheus.CounterVec
 	frames, frameBytes         prometheus.Counter
 	appendErrors               prometheus.Counter
 	appendSeconds              prometheus.Histogram
@@ -26,12 +27,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	vector := func(name, label, help string) *prometheus.CounterVec {
 		return f.NewCounterVec(prometheus.CounterOpts{Namespace: "agentd", Subsystem: "intake", Name: name, Help: help}, []string{label})
 	}
-	return &metrics{
+	m := &metrics{
 		lines:        counter("lines_total", "Lines taken from sources."),
 		bytes:        counter("bytes_total", "Bytes of their text, as read."),
 		events:       counter("events_total", "Lifecycle events taken from sources."),
 		gaps:         counter("gaps_total", "Gap records taken from sources."),
-		marked:       vector("marked_total", "what", "Records that were changed or guessed at, by what was done."),
 		dropped:      vector("dropped_total", "reason", "Records that were not taken, by reason."),
 		frames:       counter("frames_total", "Frames made durable."),
 		frameBytes:   counter("frame_bytes_total", "Bytes of their bodies, encoded."),
@@ -41,6 +41,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 8),
 		}),
 	}
+	marked := vector("marked_total", "what", "Records that were changed or guessed at, by what was done.")
+	for i, name := range markNames {
+		m.marked[i] = marked.WithLabelValues(name)
+	}
+	return m
 }
 
 func (m *metrics) appended(frames []frame.Frame, took time.Duration) {
@@ -73,7 +78,7 @@ var markNames = [numMarks]string{"truncated", "cleaned", "level_inferred", "stru
 func (m *metrics) count(marks *marks) {
 	for i, n := range marks {
 		if n > 0 {
-			m.marked.WithLabelValues(markNames[i]).Add(float64(n))
+			m.marked[i].Add(float64(n))
 		}
 	}
 }
