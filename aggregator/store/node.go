@@ -41,7 +41,8 @@ func (s *Store) Node(ctx context.Context, id telemetry.NodeID) (telemetry.Node, 
 }
 
 // Renew moves a node to the next generation of its certificate. An old
-// generation locks the node: its key is in two places.
+// generation locks the node, because its key is in two places; the one just
+// replaced may be told a second time by who came at the same moment.
 func (s *Store) Renew(ctx context.Context, id telemetry.NodeID, generation int64, notAfter time.Time) (int64, error) {
 	var outcome string
 	var next *int64

@@ -88,7 +88,7 @@ func TestRenewalsMoveTheGenerationAndAnOldOneLocks(t *testing.T) {
 		}
 	}
 	renew(1, 2, "")
-	renew(1, 2, "") // the answer was lost on its way
+	renew(1, 2, "") // by another connection at the same moment
 	renew(2, 3, "")
 	_, err = s.Renew(t.Context(), "nod_none", 1, notAfter)
 	code(t, err, telemetry.NotFound)

@@ -352,8 +352,8 @@ $$;
 -- +goose StatementEnd
 
 -- A renewal with an old generation means two holders of one key: the node is
--- locked. The generation just replaced is accepted for ten minutes more,
--- because the answer may have been lost on its way.
+-- locked. The generation just replaced is accepted for ten seconds more: two
+-- connections of one node may be the first to use its new certificate.
 -- +goose StatementBegin
 create function renew_node(node_id text, presented bigint, valid_to timestamptz, out outcome text, out current bigint)
 language plpgsql security definer set search_path = theazo, pg_temp as $$
@@ -369,7 +369,7 @@ begin
     outcome := 'renewed';
     current := n.generation + 1;
     update node set generation = n.generation + 1, renewed_at = now(), certificate_to = valid_to where id = node_id;
-  elsif presented = n.generation - 1 and n.renewed_at > now() - interval '10 minutes' then
+  elsif presented = n.generation - 1 and n.renewed_at > now() - interval '10 seconds' then
     outcome := 'renewed';
     current := n.generation;
     update node set certificate_to = valid_to where id = node_id;
