@@ -60,9 +60,15 @@ func TestBodiesAreStrict(t *testing.T) {
 		kind, body string
 		status     int
 	}{
-		{"text/plain", `{"apiKey":"x"}`, 415}, {"", `{}`, 415}, {"application/x-www-form-urlencoded", "apiKey=x", 415},
-		{"application/json", `{"apiKey":1}`, 422}, {"application/json", `{"apiKey":"x","admin":true}`, 422},
-		{"application/json", `{"apiKey":"x"}{}`, 400}, {"application/json", ``, 400}, {"application/json", `[]`, 400}, {"application/json", `{"apiKey":"` + strings.Repeat("x", 70<<10) + `"}`, 413},
+		{"text/plain", `{"apiKey":"x"}`, 415},
+		{"", `{}`, 415},
+		{"application/x-www-form-urlencoded", "apiKey=x", 415},
+		{"application/json", `{"apiKey":1}`, 422},
+		{"application/json", `{"apiKey":"x","admin":true}`, 422},
+		{"application/json", `{"apiKey":"x"}{}`, 400},
+		{"application/json", ``, 400},
+		{"application/json", `[]`, 400},
+		{"application/json", `{"apiKey":"` + strings.Repeat("x", 70<<10) + `"}`, 413},
 		{"application/json; charset=utf-8", `{"apiKey":"x"}`, 401},
 	} {
 		a := s.do(t, "POST", "/v1/auth/sign-in", c.body, "Content-Type", c.kind)

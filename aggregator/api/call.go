@@ -138,7 +138,7 @@ func (c *call) run(rt *route) {
 // parseQuery refuses parameters that the route does not take.
 func (c *call) parseQuery(allowed []string) error {
 	if len(c.r.URL.RawQuery) > maxQuery {
-		return withStatus{telemetry.Failf(telemetry.InvalidRequest, "The query is longer than %d bytes.", maxQuery), http.StatusRequestURITooLong}
+		return statusError{telemetry.Failf(telemetry.InvalidRequest, "The query is longer than %d bytes.", maxQuery), http.StatusRequestURITooLong}
 	}
 	q, err := url.ParseQuery(c.r.URL.RawQuery)
 	if err != nil {

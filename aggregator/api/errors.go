@@ -29,13 +29,13 @@ var statusOf = map[telemetry.Code]int{
 	telemetry.Internal:       http.StatusInternalServerError,
 }
 
-// withStatus is a failure that HTTP has a nearer status for than its code has.
-type withStatus struct {
+// statusError is a failure that HTTP has a nearer status for than its code has.
+type statusError struct {
 	error
 	status int
 }
 
-func (e withStatus) Unwrap() error { return e.error }
+func (e statusError) Unwrap() error { return e.error }
 
 // envelope is the body of every error. The id of the request stands in both
 // places, because clients of the documentation look inside, those of the
@@ -55,7 +55,7 @@ type envelope struct {
 // failureOf returns what the caller may see of err, and its status.
 func failureOf(err error) (*telemetry.Failure, int) {
 	var f *telemetry.Failure
-	var s withStatus
+	var s statusError
 	switch {
 	case errors.As(err, &f):
 	case errors.Is(err, context.DeadlineExceeded):

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -99,7 +100,8 @@ func TestGoldenAnswers(t *testing.T) {
 // dump prints an exchange: status, the headers that say something, the body indented.
 func dump(t *testing.T, method, path string, a answer) string {
 	t.Helper()
-	out := fmt.Sprintf("%s %s\n\n%d\n", method, path, a.StatusCode)
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s %s\n\n%d\n", method, path, a.StatusCode)
 	var names []string
 	for name := range a.Header {
 		if name != "Date" && name != "Content-Length" && name != "Connection" {
@@ -108,7 +110,7 @@ func dump(t *testing.T, method, path string, a answer) string {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		out += name + ": " + strings.Join(a.Header[name], ", ") + "\n"
+		fmt.Fprintf(&out, "%s: %s\n", name, strings.Join(a.Header[name], ", "))
 	}
 	var v json.RawMessage
 	if err := json.Unmarshal([]byte(a.body), &v); err != nil {
@@ -118,7 +120,8 @@ func dump(t *testing.T, method, path string, a answer) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return out + "\n" + string(b) + "\n"
+	fmt.Fprintf(&out, "\n%s\n", b)
+	return out.String()
 }
 
 func golden(t *testing.T, file, got string) {
@@ -303,7 +306,7 @@ func readLogs(t *testing.T, a answer) logsAnswer {
 func TestPagesTogetherAreTheWholeList(t *testing.T) {
 	s := newSite(t, nil)
 	for i := range 47 {
-		s.publish(ours, messages("agt_a", fmt.Sprint(i)))
+		s.publish(ours, messages("agt_a", strconv.Itoa(i)))
 	}
 	for _, order := range []string{"asc", "desc"} {
 		var all []string
@@ -324,7 +327,7 @@ func TestPagesTogetherAreTheWholeList(t *testing.T) {
 			slices.Reverse(all)
 		}
 		for i, text := range all {
-			if text != fmt.Sprint(i) {
+			if text != strconv.Itoa(i) {
 				t.Fatalf("%s: %v", order, all)
 			}
 		}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -71,7 +72,7 @@ func routes() []route {
 }
 
 func join(list []string, more ...string) []string {
-	return append(list[:len(list):len(list)], more...)
+	return append(slices.Clip(list), more...)
 }
 
 func without(list []string, name string) []string {
@@ -105,7 +106,7 @@ func (c *call) unknown() {
 		other.Method = method
 		if _, pattern := c.api.mux.Handler(other); method != c.r.Method && len(pattern) > len(method) && pattern[:len(method)] == method {
 			c.out.Header().Set("Allow", method)
-			c.fail(withStatus{telemetry.Failf(telemetry.InvalidRequest, "%s is called with %s, not %s.", c.r.URL.Path, method, c.r.Method), http.StatusMethodNotAllowed})
+			c.fail(statusError{telemetry.Failf(telemetry.InvalidRequest, "%s is called with %s, not %s.", c.r.URL.Path, method, c.r.Method), http.StatusMethodNotAllowed})
 			return
 		}
 	}

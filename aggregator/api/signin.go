@@ -21,7 +21,7 @@ const maxBody = 64 << 10
 func (c *call) body(to any) error {
 	// A form of another site could send text/plain, never this.
 	if kind, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return withStatus{telemetry.Failf(telemetry.InvalidRequest, "Send the body as Content-Type: application/json."), http.StatusUnsupportedMediaType}
+		return statusError{telemetry.Failf(telemetry.InvalidRequest, "Send the body as Content-Type: application/json."), http.StatusUnsupportedMediaType}
 	}
 	d := json.NewDecoder(http.MaxBytesReader(c.out, c.r.Body, maxBody))
 	d.DisallowUnknownFields()
@@ -37,7 +37,7 @@ func (c *call) body(to any) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &large):
-		return withStatus{telemetry.Failf(telemetry.InvalidRequest, "The body is larger than %d bytes.", maxBody), http.StatusRequestEntityTooLarge}
+		return statusError{telemetry.Failf(telemetry.InvalidRequest, "The body is larger than %d bytes.", maxBody), http.StatusRequestEntityTooLarge}
 	case errors.As(err, &kind) && kind.Field != "":
 		return badBody(kind.Field, "cannot be a "+kind.Value)
 	}

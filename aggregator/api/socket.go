@@ -22,7 +22,7 @@ import (
 // send a token, which is never chosen.
 const (
 	protocolV1    = "theazo.logs.v1"
-	tokenProtocol = "theazo.token." //nolint:gosec // the name of a sub-protocol, no credential
+	tokenProtocol = "theazo.token."
 )
 
 // Close codes beside the standard ones.
@@ -279,7 +279,7 @@ func (s *plainSink) batch(b *stream.Batch) error {
 	}
 	for i := range b.Records {
 		r := &b.Records[i]
-		err := error(nil)
+		var err error
 		if r.Gap == nil {
 			err = s.send(r.JSON)
 		} else {

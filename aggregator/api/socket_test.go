@@ -43,7 +43,7 @@ func (s *site) tryDial(t *testing.T, path string, protocols []string, headers ..
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)
-	conn, res, err := websocket.Dial(ctx, s.url+path, &websocket.DialOptions{HTTPClient: client, HTTPHeader: h, Subprotocols: protocols}) //nolint:bodyclose // closed with the connection
+	conn, res, err := websocket.Dial(ctx, s.url+path, &websocket.DialOptions{HTTPClient: client, HTTPHeader: h, Subprotocols: protocols})
 	if err != nil {
 		if res == nil {
 			t.Fatal(err)
@@ -133,7 +133,8 @@ func TestAPlainSocketSendsOneEntryPerMessage(t *testing.T) {
 	next := func() (e struct {
 		Message, Cursor, Level, Source string
 		Gap                            map[string]any
-	}) {
+	},
+	) {
 		if err := json.Unmarshal([]byte(w.read()), &e); err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +177,7 @@ func TestSocketsAreRefusedLikeOtherCalls(t *testing.T) {
 		{"/v1/logs/stream", []string{"Cookie", cookie, "Origin", s.url}, 101},
 		{"/v1/logs/stream?token=" + s.streamToken(t, "{}"), nil, 101},
 	} {
-		if _, res := s.tryDial(t, c.path, nil, c.headers...); res.StatusCode != c.status { //nolint:bodyclose // closed with the connection
+		if _, res := s.tryDial(t, c.path, nil, c.headers...); res.StatusCode != c.status {
 			t.Errorf("%s %v: %d, want %d", c.path, c.headers, res.StatusCode, c.status)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -218,7 +219,7 @@ func TestABrowserSeesReadyHeartbeatsAndGaps(t *testing.T) {
 func TestStreamsStartWhereTheyAreAskedTo(t *testing.T) {
 	s := newSite(t, nil)
 	for i := range 6 {
-		e := line("agt_a", fmt.Sprint(i+1))
+		e := line("agt_a", strconv.Itoa(i+1))
 		e.Timestamp = base.Add(-time.Duration(i) * time.Second) // the newest by time came first
 		s.publish(ours, []telemetry.LogEntry{e})
 	}
@@ -271,7 +272,7 @@ func TestResumedStreamsHaveEveryLineOnce(t *testing.T) {
 			size := min(1+rnd.IntN(400), total-n)
 			lines := make([]telemetry.LogEntry, size)
 			for i := range lines {
-				lines[i] = line(telemetry.AgentID(fmt.Sprintf("agt_%d", (n+i)%2)), fmt.Sprint(n+i))
+				lines[i] = line(telemetry.AgentID(fmt.Sprintf("agt_%d", (n+i)%2)), strconv.Itoa(n+i))
 			}
 			[]*site{a, b}[rnd.IntN(2)].publish(ours, lines)
 			n += size
@@ -311,7 +312,7 @@ func followToEnd(t *testing.T, sites []*site, query string, total int, rnd *rand
 	}
 	var want []string
 	for i := range total {
-		text := fmt.Sprint(i)
+		text := strconv.Itoa(i)
 		if query == "" || query == "?agentId=agt_1" && i%2 == 1 || query == "?search=77" && strings.Contains(text, "77") {
 			want = append(want, text)
 		}

@@ -344,7 +344,10 @@ func TestEveryReaderSeesEachMatchingRecordOnce(t *testing.T) {
 	}
 	const total = 30_000
 	filters := []telemetry.LogFilter{
-		{}, {Agents: []telemetry.AgentID{"agt_1"}}, {Levels: []telemetry.Level{telemetry.Error}}, {Search: "7"},
+		{},
+		{Agents: []telemetry.AgentID{"agt_1"}},
+		{Levels: []telemetry.Level{telemetry.Error}},
+		{Search: "7"},
 		{Agents: []telemetry.AgentID{"agt_2"}, Levels: []telemetry.Level{telemetry.Info}},
 	}
 	var wg sync.WaitGroup
@@ -477,5 +480,7 @@ func BenchmarkDeliver(b *testing.B) {
 	}
 	r.Close()
 	cancel()
-	<-done
+	if err := <-done; err != nil {
+		b.Error(err)
+	}
 }
