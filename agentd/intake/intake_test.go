@@ -203,11 +203,11 @@ func TestOrderAndPositions(t *testing.T) {
 			for range rapid.IntRange(0, 30).Draw(rt, "lines") {
 				n++
 				level := rapid.SampledFrom([]string{"", "ERROR ", "[warn] "}).Draw(rt, "level")
-				bytes := size.Draw(rt, "size")
+				length := size.Draw(rt, "size")
 				if n == 17 { // one that is cut; more would only take time
-					bytes = 300 << 10
+					length = 300 << 10
 				}
-				text := fmt.Sprintf("%s%d %s", level, n, strings.Repeat("y", bytes))
+				text := fmt.Sprintf("%s%d %s", level, n, strings.Repeat("y", length))
 				l := line(text)
 				l.Stream = rapid.SampledFrom([]telemetry.Stream{telemetry.Stdout, telemetry.Stderr}).Draw(rt, "stream")
 				b.Lines = append(b.Lines, l)
@@ -235,7 +235,7 @@ func TestOrderAndPositions(t *testing.T) {
 		have, covered := map[int]bool{}, 0
 		for _, a := range q.appends {
 			for _, e := range a.lines {
-				for _, w := range strings.Fields(e.Message) {
+				for w := range strings.FieldsSeq(e.Message) {
 					if n, err := strconv.Atoi(w); err == nil {
 						have[n] = true
 					}

@@ -117,7 +117,7 @@ func (c *idCache) get(raw []byte, prefix string, digits int) string {
 	if c.id != "" && bytes.Equal(raw, c.from) {
 		return c.id
 	}
-	id := ""
+	var id string
 	switch {
 	case len(raw) == digits && isHex(raw):
 		id = prefix + string(bytes.ToLower(raw))

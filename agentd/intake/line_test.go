@@ -170,12 +170,12 @@ func FuzzLine(f *testing.F) {
 		if len(e.Metadata) > 0 && (!json.Valid(e.Metadata) || e.Metadata[0] != '{' || len(e.Metadata) == 2) {
 			t.Fatalf("metadata %q", e.Metadata)
 		}
-		checkAgainstJSON(t, &p, before, message, &e)
+		checkAgainstJSON(t, before, message, &e)
 	})
 }
 
 // checkAgainstJSON holds the scanner and what was lifted against encoding/json.
-func checkAgainstJSON(t *testing.T, p *parser, text, message []byte, e *telemetry.LogEntry) {
+func checkAgainstJSON(t *testing.T, text, message []byte, e *telemetry.LogEntry) {
 	t.Helper()
 	if !isClean(text) || !looksLikeObject(text) {
 		return

@@ -117,7 +117,8 @@ func jsonLevel(value []byte) (telemetry.Level, bool) {
 // NULs, which are pictured, or line breaks between values, which become spaces:
 // metadata travels in one line.
 func (p *parser) rest(text []byte, members []member, rewrite bool) []byte {
-	out := append(p.metadata[:0], '{')
+	out := p.metadata[:0]
+	out = append(out, '{')
 	for i := range members {
 		m := &members[i]
 		if m.taken {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -196,10 +197,7 @@ func (c *crashFS) SyncDir() error {
 	if err := c.call(); err != nil {
 		return err
 	}
-	c.durable = map[string]*inode{}
-	for n, node := range c.names {
-		c.durable[n] = node
-	}
+	c.durable = maps.Clone(c.names)
 	return nil
 }
 

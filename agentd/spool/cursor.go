@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"maps"
 	"slices"
 )
 
@@ -88,7 +89,7 @@ func decodeCopy(b []byte) (*cursor, error) {
 		return nil, errCursor
 	}
 	n := binary.LittleEndian.Uint64(b[16:])
-	if n > uint64(len(b)-cursorHeader) {
+	if n > uint64(len(b)-cursorHeader) { //nolint:gosec // it is longer, as checked above
 		return nil, errCursor
 	}
 	b = b[:cursorHeader+n]
@@ -200,7 +201,7 @@ func (seg *segment) free() bool { return seg.sealed && seg.live == 0 && seg.read
 // snapshot is called under saving and mu.
 func (s *Spool) snapshot() *cursor {
 	s.generation++
-	c := &cursor{generation: s.generation, appended: s.appended, positions: make(map[string][]byte, len(s.positions))}
+	c := &cursor{generation: s.generation, appended: s.appended, positions: maps.Clone(s.positions)}
 	for k, st := range s.streams {
 		c.streams = append(c.streams, cursorStream{streamKey: k, acked: st.acked, next: st.next})
 	}
@@ -208,9 +209,6 @@ func (s *Spool) snapshot() *cursor {
 		if seg.cut {
 			c.cuts = append(c.cuts, cursorCut{fileID: seg.id, good: seg.good})
 		}
-	}
-	for k, v := range s.positions {
-		c.positions[k] = v
 	}
 	return c
 }

@@ -29,7 +29,7 @@ func build(tb testing.TB, closed bool) *built {
 		if i == 2 {
 			list = append(list, draft("only here", 0, 4, "x"))
 		}
-		mustAppend(tb, s, map[string][]byte{"n": []byte{byte('0' + i)}}, list...)
+		mustAppend(tb, s, map[string][]byte{"n": {byte('0' + i)}}, list...)
 	}
 	b.frames = drain(tb, s)
 	b.last = s.appended

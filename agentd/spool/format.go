@@ -71,7 +71,7 @@ func (f fileID) header(begun time.Time) []byte {
 	b[8] = version
 	binary.LittleEndian.PutUint64(b[16:], f.epoch)
 	binary.LittleEndian.PutUint64(b[24:], f.first)
-	binary.LittleEndian.PutUint64(b[32:], uint64(begun.UnixMicro())) //nolint:gosec // two's complement
+	binary.LittleEndian.PutUint64(b[32:], uint64(begun.UnixMicro()))
 	binary.LittleEndian.PutUint32(b[fileHeader-4:], crc32.Checksum(b[:fileHeader-4], castagnoli))
 	return b
 }
@@ -118,7 +118,7 @@ func appendBlock(dst []byte, b *block, body []byte, seed uint32) []byte {
 	b.bodyCRC = crc32.Update(seed, castagnoli, dst[bodyStart:])
 	le, head := binary.LittleEndian, dst[start:bodyStart]
 	le.PutUint32(head, blockMagic)
-	head[4], head[5], head[6], head[7], head[8], head[9] = version, b.kind, b.flags, b.lane, b.class, byte(len(b.org))
+	head[4], head[5], head[6], head[7], head[8], head[9] = version, b.kind, b.flags, b.lane, b.class, byte(len(b.org)) //nolint:gosec // at most MaxOrg
 	le.PutUint32(head[12:], b.body)
 	le.PutUint64(head[16:], b.append)
 	le.PutUint64(head[24:], b.first)

@@ -22,7 +22,7 @@ func FuzzOpen(f *testing.F) {
 			t.Fatal(err)
 		}
 		next := map[streamKey]uint64{}
-		for n := 0; n < 10_000; n++ {
+		for range 10_000 {
 			s.mu.Lock()
 			st, _ := s.pick(nil)
 			s.mu.Unlock()

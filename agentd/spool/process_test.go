@@ -25,7 +25,7 @@ func writer(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer s.Close() //nolint:errcheck // it is killed before
+	defer s.Close()
 	n, _ := strconv.Atoi(string(s.Positions()["n"]))
 	out := bufio.NewWriter(os.Stdout)
 	ctx := context.Background()
@@ -127,7 +127,7 @@ func TestKill(t *testing.T) {
 // append that it told of.
 func runWriter(t *testing.T, dir string, life time.Duration) (accepted int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0]) //nolint:gosec // this test itself
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), writerEnv+"="+dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

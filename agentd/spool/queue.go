@@ -294,7 +294,7 @@ func tombstones(first, last uint64, why lostReason, flags uint8) []entry {
 	var list []entry
 	for first <= last {
 		n := min(last-first+1, math.MaxUint32)
-		list = append(list, entry{first: first, count: uint32(n), lost: why, flags: flags&flagTest | flagTombstone, class: tombstoneClass}) //nolint:gosec // just bounded
+		list = append(list, entry{first: first, count: uint32(n), lost: why, flags: flags&flagTest | flagTombstone, class: tombstoneClass})
 		first += n
 	}
 	return list

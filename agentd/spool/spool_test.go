@@ -10,7 +10,7 @@ import (
 func open(tb testing.TB, o Options) *Spool {
 	tb.Helper()
 	if o.TombstoneBody == nil {
-		o.TombstoneBody = func(k Key, lane uint8, epoch, first uint64, count uint32, reason string) []byte {
+		o.TombstoneBody = func(k Key, lane uint8, _, first uint64, count uint32, reason string) []byte {
 			return fmt.Appendf(nil, "missing %s %d %d+%d %s", k.Org, lane, first, count, reason)
 		}
 	}
