@@ -20,9 +20,7 @@ func (c *control) compare(ctx context.Context) error {
 		c.noted = true
 		c.reader.note(source.Positions{eventsKey: encode(eventsPosition{Since: c.told.since()})})
 	}
-	if c.root != "" {
-		c.lookAtDirectories()
-	}
+	directories := c.lookAtDirectories()
 	before := make([]string, 0, len(c.runs))
 	for id := range c.runs {
 		before = append(before, id)
@@ -49,19 +47,28 @@ func (c *control) compare(ctx context.Context) error {
 			c.suspects[id] = true
 		}
 	}
+	c.all.unbar(func(id string) bool { return !present[id] && !directories[id] })
 	return nil
 }
 
-// lookAtDirectories finds the directories that were there before the watch.
-func (c *control) lookAtDirectories() {
+// lookAtDirectories finds the directories that were there before the watch, and
+// returns all names.
+func (c *control) lookAtDirectories() map[string]bool {
+	names := map[string]bool{}
+	if c.root == "" {
+		return names
+	}
 	entries, err := os.ReadDir(c.root)
 	if err != nil {
 		c.log.Warn("the engine's containers directory cannot be read", "directory", c.root, "error", err)
-		return
 	}
 	for _, e := range entries {
-		c.found(c.root, e.Name())
+		if name := e.Name(); isContainerID(name) {
+			names[name] = true
+			c.foundAs(name, false)
+		}
 	}
+	return names
 }
 
 // differs reports whether the state in the list does not fit what was told. A
@@ -160,24 +167,15 @@ func (c *control) vanished(r *run, id string) {
 		return
 	}
 	if r.sandbox == nil {
-		r.sandbox = c.open(id)
-	}
-	if !r.sandbox.known() {
-		d := r.sandbox.configured()
-		switch {
-		case r.Who != nil:
-			c.identifyVanished(r)
-		case d != nil:
-			c.identify(r, d)
-		default:
-			// It came and went, and nobody ever said whose it was.
-			c.release(r.sandbox)
+		if r.sandbox = c.open(id); r.sandbox == nil {
 			delete(c.runs, id)
 			return
 		}
-		if r.ignored {
-			return
-		}
+	}
+	if !r.sandbox.known() && !c.identifyVanished(r) {
+		c.release(r.sandbox)
+		delete(c.runs, id)
+		return
 	}
 	now := time.Now().UTC()
 	if r.running() {

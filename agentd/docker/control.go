@@ -68,10 +68,17 @@ func (c *control) found(dir, name string) {
 	if dir != c.root || !isContainerID(name) {
 		return
 	}
+	c.foundAs(name, true)
+}
+
+// foundAs takes on a container's directory. born says that it was seen to
+// appear; otherwise it was there before us.
+func (c *control) foundAs(name string, born bool) {
 	s, created := c.all.add(name, func() *tail { return c.newTail(name) })
 	if !created {
 		return
 	}
+	s.born.Store(born)
 	// Pinned here, by the watcher, before anybody is asked: a container that
 	// lives 50 ms is gone when the engine answers.
 	if err := c.watch.follow(s); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -140,7 +147,10 @@ func (c *control) known(ctx context.Context, id string, e *engineEvent) *run {
 		return r
 	}
 	if r.sandbox == nil {
-		r.sandbox = c.open(id)
+		if r.sandbox = c.open(id); r.sandbox == nil {
+			r.ignored = true
+			return r
+		}
 	}
 	d, err := c.details(ctx, r.sandbox, e)
 	if d == nil {
@@ -153,10 +163,11 @@ func (c *control) known(ctx context.Context, id string, e *engineEvent) *run {
 	return r
 }
 
-// open makes a container's sandbox and pins its log, where there is one.
+// open makes a container's sandbox and pins its log, where there is one. It
+// returns nil for a container that has ended for us.
 func (c *control) open(id string) *sandbox {
 	if c.root != "" {
-		c.found(c.root, id)
+		c.foundAs(id, true)
 	}
 	s, _ := c.all.add(id, func() *tail { return c.newTail(id) })
 	return s

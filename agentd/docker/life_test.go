@@ -3,7 +3,10 @@ package docker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -475,6 +478,42 @@ func TestEventsAreToldOnceAndBounded(t *testing.T) {
 		for k, v := range ev.Attributes {
 			if len(v) > maxAttribute || strings.ContainsRune(v, '\uFFFD') {
 				t.Errorf("attribute %s has %d bytes", k, len(v))
+			}
+		}
+	}
+}
+
+// A directory that the engine left behind long ago is nobody's container, and a
+// container that is not to be read is not held.
+func TestWhatIsNotRead(t *testing.T) {
+	e := dockertest.NewEngine(t)
+	image := e.Image(t, linegen)
+	leftover := strings.Repeat("0123456789abcdef", 4)
+	dir := filepath.Join(e.Root(), "containers", leftover)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	writeFile(t, filepath.Join(dir, leftover+"-json.log"), appendRecord(nil, "left behind\n", "stdout", time.Now()))
+	writeFile(t, filepath.Join(dir, configFile), fmt.Appendf(nil, `{"ID":%q,"Config":{"Labels":{"test":%q}}}`, leftover, t.Name()))
+	e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "5"}})
+
+	l := start(t, e.Host(), nil)
+	excluded := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "5"}})
+	e.AwaitExit(t, excluded)
+	ours := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "5", "-sleep-after", "2s"}, Labels: labels(t)})
+	l.awaitEvent(t, telemetry.SandboxExited, ours) // the comparison's second look was meanwhile
+	records := l.stop()
+	for stream := range sourcetest.LinesOf(records) {
+		if stream.Sandbox != telemetry.SandboxID(ours) {
+			t.Errorf("lines of %.12s were read", stream.Sandbox)
+		}
+	}
+	checkNumbers(t, records, ours, 5)
+	for i := range records {
+		for _, ev := range records[i].Events {
+			if ev.Sandbox != telemetry.SandboxID(ours) {
+				t.Errorf("%s of %.12s was told", ev.Type, ev.Sandbox)
 			}
 		}
 	}

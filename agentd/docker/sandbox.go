@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/theazo/observability/agentd/source"
@@ -18,7 +19,8 @@ const maxPending = 1024
 // out about it, the watcher pins its files, the reader reads.
 type sandbox struct {
 	id   string
-	tail *tail // its files; without any when the log is not there to read
+	born atomic.Bool // its directory was seen to appear, or its container listed
+	tail *tail       // its files; without any when the log is not there to read
 
 	mu      sync.Mutex
 	target  *source.Target // nil: nobody knows yet, and nothing is read
@@ -157,11 +159,14 @@ func (s *sandbox) close() {
 
 // registry is all sandboxes by id.
 type registry struct {
-	mu sync.Mutex
-	m  map[string]*sandbox
+	mu     sync.Mutex
+	m      map[string]*sandbox
+	barred map[string]bool // ids whose directories may linger, and mean nothing
 }
 
-func newRegistry() *registry { return &registry{m: map[string]*sandbox{}} }
+func newRegistry() *registry {
+	return &registry{m: map[string]*sandbox{}, barred: map[string]bool{}}
+}
 
 func (r *registry) get(id string) *sandbox {
 	r.mu.Lock()
@@ -169,11 +174,12 @@ func (r *registry) get(id string) *sandbox {
 	return r.m[id]
 }
 
-// add returns the sandbox of that id, made when there is none.
+// add returns the sandbox of that id, made when there is none; nil when the id
+// is barred.
 func (r *registry) add(id string, create func() *tail) (s *sandbox, created bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s = r.m[id]; s != nil {
+	if s = r.m[id]; s != nil || r.barred[id] {
 		return s, false
 	}
 	s = &sandbox{id: id, tail: create()}
@@ -181,10 +187,23 @@ func (r *registry) add(id string, create func() *tail) (s *sandbox, created bool
 	return s, true
 }
 
+// remove ends a sandbox. No other is made of its id before unbar.
 func (r *registry) remove(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.m, id)
+	r.barred[id] = true
+}
+
+// unbar allows the ids again that are gone.
+func (r *registry) unbar(gone func(id string) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id := range r.barred {
+		if gone(id) {
+			delete(r.barred, id)
+		}
+	}
 }
 
 func (r *registry) all() []*sandbox {

@@ -192,8 +192,19 @@ func (c *control) loadRuns() {
 	}
 }
 
-// identifyVanished identifies a container of which only our own note is left.
-func (c *control) identifyVanished(r *run) {
+// identifyVanished identifies a container that the engine does not know any
+// more: by our own note of it, or by the engine's note beside its log. A
+// directory that nobody knows and that was there before us is a leftover of the
+// engine, and stays unread.
+func (c *control) identifyVanished(r *run) bool {
+	if r.Who == nil {
+		d := r.sandbox.configured()
+		if d == nil || !r.sandbox.born.Load() {
+			return false
+		}
+		c.identify(r, d)
+		return !r.ignored
+	}
 	w := r.Who
 	target := source.Target{Org: w.Org, Env: w.Env, Origin: telemetry.Origin{
 		Agent: w.Agent, Session: w.Session, User: w.User, Provider: telemetry.Docker,
@@ -206,6 +217,7 @@ func (c *control) identifyVanished(r *run) {
 		}
 	}
 	r.sandbox.identified(&target, start)
+	return true
 }
 
 // runFiles reads files without any engine.

@@ -319,47 +319,49 @@ func TestBrokenRecords(t *testing.T) {
 }
 
 // What a joiner gives is what was written, cut at the largest message.
-func TestJoinedLines(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		var j joiner
-		var w lineWriter
-		at := time.Unix(0, 0)
-		var want []string
-		for range rapid.IntRange(1, 6).Draw(t, "lines") {
-			at = at.Add(time.Nanosecond)
-			text := strings.Repeat(rapid.SampledFrom([]string{"x", "é", "€", "😀", "\xff"}).Draw(t, "rune"), rapid.IntRange(1, 300_000).Draw(t, "n"))
-			whole := rapid.Bool().Draw(t, "whole")
-			for rest := text; ; {
-				n := min(len(rest), rapid.IntRange(1, 100_000).Draw(t, "piece"))
-				r := record{at: at, text: []byte(rest[:n]), stream: telemetry.Stdout, whole: whole && n == len(rest)}
-				w.add(&j, &r, place{})
-				if rest = rest[n:]; rest == "" {
-					break
-				}
-			}
-			if len(text) > 0 || whole {
-				want = append(want, text)
+func TestJoinedLines(t *testing.T) { rapid.Check(t, joinedLines) }
+
+func FuzzJoiner(f *testing.F) { f.Fuzz(rapid.MakeFuzz(joinedLines)) }
+
+func joinedLines(t *rapid.T) {
+	var j joiner
+	var w lineWriter
+	at := time.Unix(0, 0)
+	var want []string
+	for range rapid.IntRange(1, 6).Draw(t, "lines") {
+		at = at.Add(time.Nanosecond)
+		text := strings.Repeat(rapid.SampledFrom([]string{"x", "é", "€", "😀", "\xff"}).Draw(t, "rune"), rapid.IntRange(1, 300_000).Draw(t, "n"))
+		whole := rapid.Bool().Draw(t, "whole")
+		for rest := text; ; {
+			n := min(len(rest), rapid.IntRange(1, 100_000).Draw(t, "piece"))
+			r := record{at: at, text: []byte(rest[:n]), stream: telemetry.Stdout, whole: whole && n == len(rest)}
+			w.add(&j, &r, place{})
+			if rest = rest[n:]; rest == "" {
+				break
 			}
 		}
-		w.end(&j, telemetry.Stdout)
-		if len(w.lines) > len(want)+1 {
-			t.Fatalf("%d lines of %d", len(w.lines), len(want))
+		if len(text) > 0 || whole {
+			want = append(want, text)
 		}
-		i := 0
-		for _, l := range w.lines {
-			if len(l.Text) == 0 && (i >= len(want) || want[i] != "") {
-				continue // a piece without text has opened a line
-			}
-			if i >= len(want) || !strings.HasPrefix(want[i], string(l.Text)) {
-				t.Fatalf("line %d is %.40q", i, l.Text)
-			}
-			if cut := len(want[i]) - len(l.Text); cut > 0 && (!l.Truncated || len(l.Text) > telemetry.MaxMessage || len(l.Text) <= telemetry.MaxMessage-4) {
-				t.Fatalf("line %d: %d bytes cut to %d, truncated %v", i, len(want[i]), len(l.Text), l.Truncated)
-			}
-			i++
+	}
+	w.end(&j, telemetry.Stdout)
+	if len(w.lines) > len(want)+1 {
+		t.Fatalf("%d lines of %d", len(w.lines), len(want))
+	}
+	i := 0
+	for _, l := range w.lines {
+		if len(l.Text) == 0 && (i >= len(want) || want[i] != "") {
+			continue // a piece without text has opened a line
 		}
-		if i != len(want) {
-			t.Fatalf("%d lines of %d came", i, len(want))
+		if i >= len(want) || !strings.HasPrefix(want[i], string(l.Text)) {
+			t.Fatalf("line %d is %.40q", i, l.Text)
 		}
-	})
+		if cut := len(want[i]) - len(l.Text); cut > 0 && (!l.Truncated || len(l.Text) > telemetry.MaxMessage || len(l.Text) <= telemetry.MaxMessage-4) {
+			t.Fatalf("line %d: %d bytes cut to %d, truncated %v", i, len(want[i]), len(l.Text), l.Truncated)
+		}
+		i++
+	}
+	if i != len(want) {
+		t.Fatalf("%d lines of %d came", i, len(want))
+	}
 }
