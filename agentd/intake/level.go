@@ -62,10 +62,7 @@ func logfmtLevel(b []byte) (telemetry.Level, bool) {
 		if i < 0 {
 			return 0, false
 		}
-		key, value := b[at:at+i], b[at+i+1:]
-		if i := bytes.LastIndexAny(key, " \t"); i >= 0 {
-			key = key[i+1:]
-		}
+		key, value := lastWord(b[at:at+i]), b[at+i+1:]
 		at += i + 1
 		if !isLevelKey(key) {
 			continue
@@ -79,6 +76,15 @@ func logfmtLevel(b []byte) (telemetry.Level, bool) {
 			return level, true
 		}
 	}
+}
+
+// lastWord is what follows the last space.
+func lastWord(b []byte) []byte {
+	i := len(b)
+	for i > 0 && b[i-1] != ' ' && b[i-1] != '\t' {
+		i--
+	}
+	return b[i:]
 }
 
 func isLevelKey(k []byte) bool {
@@ -95,7 +101,7 @@ func headLevel(b []byte) (telemetry.Level, bool) {
 	prose, words := 0, 0
 	for at := 0; at < len(b); {
 		c := b[at]
-		if !wordByte(c) {
+		if classes[c] == 0 {
 			if c == 0x1b {
 				at += escapeLength(b[at:])
 				continue
@@ -103,13 +109,13 @@ func headLevel(b []byte) (telemetry.Level, bool) {
 			at++
 			continue
 		}
-		end, capitals, letters := at, true, true
-		for end < len(b) && wordByte(b[end]) {
-			letters = letters && letter(b[end])
-			capitals = capitals && b[end] <= 'Z'
+		end, all := at, inWord|isLetter|isCapital
+		for end < len(b) && classes[b[end]] != 0 {
+			all &= classes[b[end]]
 			end++
 		}
-		if letters {
+		if all&isLetter != 0 {
+			capitals := all&isCapital != 0
 			if level, ok := levelOf(b[at:end]); ok && (capitals || framed(b, at, end, words == 0)) {
 				return level, true
 			}
@@ -142,11 +148,28 @@ func framed(b []byte, at, end int, first bool) bool {
 	return first && after == ':'
 }
 
-// wordByte: what a word of a line's head is made of; a dot or slash makes it a
-// name and not a word.
-func wordByte(c byte) bool {
-	return letter(c) || c >= '0' && c <= '9' || c == '.' || c == '/' || c == '_' || c == '=' || c >= 0x80
-}
+// What a byte of a line's head is. A dot or slash is in a word, and makes it a
+// name; 0: it parts words.
+const (
+	inWord uint8 = 1 << iota
+	isLetter
+	isCapital
+)
+
+var classes = func() (c [256]uint8) {
+	for i := range c {
+		b := byte(i)
+		switch {
+		case b >= 'A' && b <= 'Z':
+			c[i] = inWord | isLetter | isCapital
+		case letter(b):
+			c[i] = inWord | isLetter
+		case b >= '0' && b <= '9', b == '.', b == '/', b == '_', b == '=', b >= 0x80:
+			c[i] = inWord
+		}
+	}
+	return c
+}()
 
 func letter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
