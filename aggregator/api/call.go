@@ -228,11 +228,11 @@ func redact(rawQuery string) string {
 		name, value, _ := strings.Cut(pair, "=")
 		plain, err := url.QueryUnescape(name)
 		hidden, errValue := url.QueryUnescape(value)
-		if err != nil || errValue != nil || strings.Contains(strings.ToLower(plain), "token") || holdsCredential(hidden) || holdsCredential(plain) {
+		switch {
+		case err != nil || errValue != nil || holdsCredential(name) || holdsCredential(plain):
+			pairs[i] = "redacted"
+		case strings.Contains(strings.ToLower(plain), "token") || holdsCredential(hidden):
 			pairs[i] = clip(strings.Map(printable, name), 20) + "=redacted"
-			if holdsCredential(plain) {
-				pairs[i] = "redacted"
-			}
 		}
 	}
 	return strings.Join(pairs, "&")
