@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/theazo/observability/aggregator/store"
@@ -171,6 +172,36 @@ func BenchmarkQuery(b *testing.B) {
 			if _, err := s.ReadStream(b.Context(), scope, 499_500, 500); err != nil {
 				b.Fatal(err)
 			}
+		}
+	})
+}
+
+// BenchmarkStart is what the store adds to the start of an aggregator: with a
+// schema that is up to date, and with an empty database.
+func BenchmarkStart(b *testing.B) {
+	start := func(b *testing.B, db *storetest.Database) {
+		b.Helper()
+		if err := store.Migrate(b.Context(), db.DSN, hclog.NewNullLogger()); err != nil {
+			b.Fatal(err)
+		}
+		s, err := store.Open(b.Context(), store.Options{DSN: db.DSN})
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.Close()
+	}
+	b.Run("existing", func(b *testing.B) {
+		db := storetest.New(b)
+		for b.Loop() {
+			start(b, db)
+		}
+	})
+	b.Run("new", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			db := storetest.NewEmpty(b)
+			b.StartTimer()
+			start(b, db)
 		}
 	})
 }

@@ -57,6 +57,32 @@ func TestPartitionsAreMadeAheadByManyAtOnce(t *testing.T) {
 	}
 }
 
+// A long query must not keep an aggregator from starting.
+func TestOpenGoesOnWhereAQueryHoldsTheTable(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	tx, err := db.Connect(t).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "select count(*) from log_hot"); err != nil {
+		t.Fatal(err)
+	}
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	mustCommit(t, s, newSpool(scope, "nod_1", 1).numbered(t, "agt_a", 0, 5, time.Now()))
+	if scalar[int](t, db, inDefault) != 1 {
+		t.Error("a partition was made: the query holds nothing")
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.MakePartitions(t.Context(), time.Now()); err != nil || scalar[int](t, db, inDefault) != 0 {
+		t.Fatal("the row stays in the default partition", err)
+	}
+	checkStream(t.Context(), t, s, scope, 1, 5)
+}
+
 // A partition of another width, as another release makes it, is worked around.
 func TestPartitionsOfAnotherWidthAreCompleted(t *testing.T) {
 	t.Parallel()

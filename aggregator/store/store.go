@@ -85,7 +85,10 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if s.metrics, err = newMetrics(o.Registerer, s); err != nil {
 		return nil, err
 	}
-	if err := s.makePartitions(ctx, time.Now()); err != nil {
+	switch err := s.makePartitions(ctx, time.Now()); {
+	case isCode(err, lockNotAvailable): // a long query of another aggregator; the default partition takes what comes
+		s.log.Warn("partitions could not be made yet; Run tries again", "error", err)
+	case err != nil:
 		return nil, fmt.Errorf("make the partitions of the next hours: %w", err)
 	}
 	return s, nil

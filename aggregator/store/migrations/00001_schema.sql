@@ -488,11 +488,13 @@ $$;
 -- rows that wait for it in the default partition.
 -- +goose StatementBegin
 create function make_log_partition(lo_ timestamptz, hi_ timestamptz) returns boolean
-language plpgsql security definer set search_path = theazo, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set lock_timeout = '2s' as $$
+language plpgsql security definer set search_path = theazo, pg_temp set timezone = 'UTC' set datestyle = 'ISO' as $$
 declare
   part text := 'log_hot_' || to_char(lo_, 'YYYYMMDDHH24MI');
 begin
   perform pg_advisory_xact_lock(hashtext('theazo.log_hot partitions'));
+  -- While it waits for a long query, all other queries wait behind it.
+  perform set_config('lock_timeout', '500ms', true);
   if exists (select from log_partitions() p where p.lo < hi_ and p.hi > lo_) then
     return false;
   end if;
@@ -513,9 +515,10 @@ $$;
 -- Drops one partition, if all of it is older than the given time.
 -- +goose StatementBegin
 create function drop_log_partition(part text, older_than timestamptz) returns boolean
-language plpgsql security definer set search_path = theazo, pg_temp set lock_timeout = '200ms' as $$
+language plpgsql security definer set search_path = theazo, pg_temp as $$
 begin
   perform pg_advisory_xact_lock(hashtext('theazo.log_hot partitions'));
+  perform set_config('lock_timeout', '200ms', true);
   if not exists (select from log_partitions() p where p.name = part and p.hi <= older_than) then
     return false;
   end if;
