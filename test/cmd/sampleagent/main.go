@@ -121,9 +121,9 @@ func (a *agent) trouble(n int) bool {
 	case n%7 == 0:
 		return a.complain("ERROR tool=shell exit status 1: pandas could not read the file\n"+
 			"Traceback (most recent call last):\n"+
-			"  File \"/work/reconcile.py\", line 48, in <module>\n"+
+			"  File \"/app/reconcile.py\", line 48, in <module>\n"+
 			"    rows = load(path)\n"+
-			"  File \"/work/reconcile.py\", line 17, in load\n"+
+			"  File \"/app/reconcile.py\", line 17, in load\n"+
 			"    return parse(open(path).read())\n"+
 			"ValueError: column 'amount' is missing in row 1093") &&
 			a.say("retrying with the second sheet")
