@@ -35,6 +35,7 @@
 //   - A reader gets each matching record after its start exactly once and in
 //     position order, or a Missed that covers it.
 //   - A reader holds at most Options.Queue encoded bytes here, or one chunk
-//     (64 KiB and a line) where that is more. Readers with one filter share them.
+//     (64 KiB and a line) where that is more, and as much in the batch that it
+//     took. Readers with one filter share what is published.
 //   - A filtered, quiet reader costs no memory and still moves its cursor.
 package live

@@ -33,7 +33,7 @@ type Options struct {
 	Registerer prometheus.Registerer
 
 	Queue    int           // encoded bytes that wait for one reader (1 MiB)
-	Patience time.Duration // how long a reader whose queue overflowed may catch up from the log (5 s); negative: not at all
+	Patience time.Duration // how long a reader whose queue overflowed may catch up from the log (30 s); negative: not at all
 	Poll     time.Duration // how often other replicas' commits are looked for (250 ms)
 }
 
@@ -45,12 +45,16 @@ func (o *Options) setDefaults() {
 		o.Queue = 1 << 20
 	}
 	if o.Patience == 0 {
-		o.Patience = 5 * time.Second
+		o.Patience = 30 * time.Second
 	}
 	if o.Poll == 0 {
 		o.Poll = 250 * time.Millisecond
 	}
 }
+
+// maxReads bounds how many readers read the log at once, and with that what
+// catching up costs the database and in memory.
+const maxReads = 8
 
 // Hub hands committed records to readers.
 type Hub struct {
@@ -62,6 +66,7 @@ type Hub struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	reads  chan struct{} // a token for each reader that reads the log
 
 	mu      sync.Mutex
 	tailers map[telemetry.Scope]*tailer
@@ -75,7 +80,7 @@ func New(log Log, options Options) (*Hub, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Hub{log: log, options: options, metrics: m, tailers: make(map[telemetry.Scope]*tailer)}
+	h := &Hub{log: log, options: options, metrics: m, tailers: make(map[telemetry.Scope]*tailer), reads: make(chan struct{}, maxReads)}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	return h, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/theazo/observability/shared/frame"
 	"github.com/theazo/observability/shared/stream"
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -249,20 +250,13 @@ func (r *Reader) goLive(pos int64) {
 	r.overflowed, r.missed, r.since, r.until = time.Time{}, 0, time.Time{}, time.Time{}
 }
 
-// readOn takes the next records of the log.
+// readOn takes the next records of the log, no more than fit a queue.
 func (r *Reader) readOn(ctx context.Context, b *stream.Batch) error {
 	t := r.tailer
 	from, known := r.pos, t.pos
 	t.mu.Unlock()
-	t.hub.metrics.reads.WithLabelValues("reader").Inc()
-	parts, err := t.hub.log.ReadStream(ctx, t.scope, from, readLimit)
-	through := from
-	for _, p := range parts {
-		for _, ch := range t.cut(r.view, p).chunks {
-			b.Records = append(b.Records, ch.after(from)...)
-		}
-		through = max(through, p.Next()-1)
-	}
+	parts, err := t.hub.readLog(ctx, t.scope, from)
+	through := t.fill(b, r.view, parts, from)
 	t.mu.Lock()
 	switch {
 	case err != nil:
@@ -280,4 +274,37 @@ func (r *Reader) readOn(ctx context.Context, b *stream.Batch) error {
 	}
 	r.pos = through
 	return nil
+}
+
+// readLog reads for one reader.
+func (h *Hub) readLog(ctx context.Context, scope telemetry.Scope, after int64) ([]*frame.Published, error) {
+	select {
+	case h.reads <- struct{}{}:
+		defer func() { <-h.reads }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	h.metrics.reads.WithLabelValues("reader").Inc()
+	return h.log.ReadStream(ctx, scope, after, readLimit)
+}
+
+// fill encodes what a view takes of parts that follow a position, until a
+// queue's worth is there. It returns the position that the batch reaches.
+func (t *tailer) fill(b *stream.Batch, v *view, parts []*frame.Published, from int64) (through int64) {
+	through = from
+	size := 0
+	for _, p := range parts {
+		for _, ch := range t.cut(v, p).chunks {
+			records := ch.after(from)
+			if len(records) == 0 {
+				continue
+			}
+			if size > 0 && size+ch.bytes > t.hub.options.Queue {
+				return through
+			}
+			b.Records, size, through = append(b.Records, records...), size+ch.bytes, records[len(records)-1].Position
+		}
+		through = max(through, p.Next()-1)
+	}
+	return through
 }
