@@ -81,6 +81,11 @@ func (in *Intake) flush(ctx context.Context) error {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for k, v := range b.positions {
+		if v == nil && in.latest[k] == nil {
+			delete(in.latest, k)
+		}
+	}
 	b.reset()
 	in.flushing, in.spare = nil, b
 	in.broadcast()

@@ -73,6 +73,9 @@ type Intake struct {
 	arrived    chan struct{} // has room for one: something is to be cut
 	parse      parser        // under mu
 	warned     map[string]struct{}
+	// latest holds what sources emitted last, durable or not yet; nil values
+	// delete and go when that is durable.
+	latest map[string][]byte
 }
 
 // New makes an Intake that appends to queue.
@@ -82,7 +85,7 @@ func New(cfg Config, queue Queue, log hclog.Logger, reg prometheus.Registerer) *
 	}
 	return &Intake{
 		cfg: cfg, queue: queue, log: log, metrics: newMetrics(reg),
-		collecting: newBatch(), changed: make(chan struct{}), arrived: make(chan struct{}, 1), warned: map[string]struct{}{},
+		collecting: newBatch(), changed: make(chan struct{}), arrived: make(chan struct{}, 1), warned: map[string]struct{}{}, latest: map[string][]byte{},
 	}
 }
 
@@ -91,11 +94,25 @@ func (in *Intake) Sink(sourceName string) source.Sink {
 	return sink{in: in, prefix: sourceName + "/"}
 }
 
-// Resume picks the named source's positions out of all of them.
+// Resume picks the named source's positions out of all durable ones. For a
+// source that starts again while agentd runs, those that it emitted before count
+// although they may not be durable yet: their lines are on their way.
 func (in *Intake) Resume(sourceName string, all map[string][]byte) source.Positions {
 	p := source.Positions{}
 	for k, v := range all {
 		if key, ok := strings.CutPrefix(k, sourceName+"/"); ok {
+			p[key] = slices.Clone(v)
+		}
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for k, v := range in.latest {
+		key, ok := strings.CutPrefix(k, sourceName+"/")
+		switch {
+		case !ok:
+		case v == nil:
+			delete(p, key)
+		default:
 			p[key] = slices.Clone(v)
 		}
 	}
@@ -201,7 +218,8 @@ func (in *Intake) takePosition(key string, value []byte) {
 	if string(value) == "null" {
 		value = nil
 	}
-	in.collecting.positions[key] = slices.Clone(value)
+	value = slices.Clone(value)
+	in.collecting.positions[key], in.latest[key] = value, value
 }
 
 // notify wakes Run. Called under mu.

@@ -433,6 +433,25 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestResumeOfARestartedSource: what it emitted counts before it is durable, or
+// its lines would come twice.
+func TestResumeOfARestartedSource(t *testing.T) {
+	q := &memory{gate: make(chan struct{})}
+	in, stop := start(t, Config{}, q)
+	durable := map[string][]byte{"docker/a": []byte("1"), "docker/b": []byte("1"), "docker/c": []byte("1")}
+	emit(t, in.Sink("docker"), &source.Batch{Positions: source.Positions{"a": []byte("2"), "b": nil}})
+	if d := cmp.Diff(source.Positions{"a": []byte("2"), "c": []byte("1")}, in.Resume("docker", durable)); d != "" {
+		t.Error(d)
+	}
+	close(q.gate)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if len(in.latest) != 1 {
+		t.Errorf("%d positions are kept in memory, one source position is left", len(in.latest))
+	}
+}
+
 // TestHostileRecords: whatever a source makes of labels and events, a receiver
 // takes the frames (memory checks them as one).
 func TestHostileRecords(t *testing.T) {
