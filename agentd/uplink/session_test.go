@@ -197,6 +197,18 @@ func (l *list) await(t *testing.T) {
 	}
 }
 
+func receive[T any](t *testing.T, from <-chan T) (v T) {
+	t.Helper()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case v = <-from:
+	case <-timer.C:
+		t.Fatal("the script did not get so far")
+	}
+	return v
+}
+
 func TestAggregatorsThatMisbehaveAreTriedAgain(t *testing.T) {
 	q := newList(20)
 	u := play(t, q, func(attempt int, s bidi) error {
@@ -282,7 +294,7 @@ func TestTheWindowIsTheAggregators(t *testing.T) {
 		}
 		return ackAll(s)
 	})
-	if n := <-got; n != 5 {
+	if n := receive(t, got); n != 5 {
 		t.Fatalf("%d frames came before the first acknowledgement", n)
 	}
 	q.await(t)
@@ -329,7 +341,7 @@ func TestThrottleAndRewindAreObeyed(t *testing.T) {
 		}
 		return ackAll(s)
 	})
-	if d := <-pause; d < 190*time.Millisecond {
+	if d := receive(t, pause); d < 190*time.Millisecond {
 		t.Fatalf("it came again after %s, 200 ms were asked for", d)
 	}
 	q.await(t)

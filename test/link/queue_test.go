@@ -41,7 +41,7 @@ func (q *queue) broadcast() {
 }
 
 // put appends a frame of count records.
-func (q *queue) put(org telemetry.OrgID, epoch uint64, lane telemetry.Lane, count uint32, body []byte) {
+func (q *queue) put(org telemetry.OrgID, epoch uint64, lane telemetry.Lane, count int, body []byte) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	k := key{org: org, epoch: epoch, lane: lane}
@@ -51,8 +51,8 @@ func (q *queue) put(org telemetry.OrgID, epoch uint64, lane telemetry.Lane, coun
 		q.lines[k] = l
 		q.order = append(q.order, k)
 	}
-	l.frames = append(l.frames, frame.Frame{Body: body, Header: frame.Header{Org: org, Epoch: epoch, Lane: lane, First: l.next, Count: count, Class: telemetry.Normal}})
-	l.next += uint64(count)
+	l.frames = append(l.frames, frame.Frame{Body: body, Header: frame.Header{Org: org, Epoch: epoch, Lane: lane, First: l.next, Count: uint32(count), Class: telemetry.Normal}}) //nolint:gosec // small
+	l.next += uint64(count)                                                                                                                                                      //nolint:gosec // small
 	q.broadcast()
 }
 
@@ -107,12 +107,13 @@ func (q *queue) Rewind(org telemetry.OrgID, epoch uint64, lane telemetry.Lane, n
 	defer q.mu.Unlock()
 	l := q.lines[key{org: org, epoch: epoch, lane: lane}]
 	if next <= l.acked {
-		body, err := wire.EncodeRecords(nil, []telemetry.Gap{{Reason: telemetry.GapCorrupt, Count: int64(l.acked - next + 1)}})
+		lost := l.acked - next + 1
+		body, err := wire.EncodeRecords(nil, []telemetry.Gap{{Reason: telemetry.GapCorrupt, Count: int64(lost)}}) //nolint:gosec // small
 		if err != nil {
 			panic(err) // a constant record
 		}
 		stone := frame.Frame{Body: body, Header: frame.Header{
-			Org: org, Epoch: epoch, Lane: lane, Class: telemetry.Important, Tombstone: true, First: next, Count: uint32(l.acked - next + 1),
+			Org: org, Epoch: epoch, Lane: lane, Class: telemetry.Important, Tombstone: true, First: next, Count: uint32(lost), //nolint:gosec // small
 		}}
 		l.frames = slices.Insert(l.frames, 0, stone)
 		l.acked = next - 1
