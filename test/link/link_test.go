@@ -55,7 +55,7 @@ func TestNothingTwiceNothingLostWhenConnectionsBreak(t *testing.T) {
 	b := start(t, 2, nil, append(orgs, "org_own")...)
 	// Between commit and acknowledgement, on either aggregator, every few commits.
 	b.store.After(func([]*frame.Received) error {
-		switch rand.IntN(12) { //nolint:gosec // any order will do
+		switch rand.IntN(12) {
 		case 0:
 			b.relays[0].cut()
 		case 1:
@@ -75,7 +75,7 @@ func TestNothingTwiceNothingLostWhenConnectionsBreak(t *testing.T) {
 		}
 		fill(own, "", 1, at, at+200)
 		eventually(t, "half of it is stored", func() bool { return platform.left("*")+own.left("*") < 300 })
-		b.relays[rand.IntN(2)].cut() //nolint:gosec // any order will do
+		b.relays[rand.IntN(2)].cut()
 	}
 	eventually(t, "all is acknowledged", func() bool { return platform.left("*")+own.left("*") == 0 })
 	for _, org := range append(orgs, "org_own") {
@@ -301,7 +301,7 @@ func TestAForeignAggregatorHearsNothing(t *testing.T) {
 func BenchmarkLink(b *testing.B) {
 	messages := make([]string, 1700)
 	for i := range messages {
-		messages[i] = fmt.Sprintf("%08d request %x served from cache in %d us for user %d", i, rand.Uint64(), i*7919%10_000, i*104_729%1000) //nolint:gosec // any text will do
+		messages[i] = fmt.Sprintf("%08d request %x served from cache in %d us for user %d", i, rand.Uint64(), i*7919%10_000, i*104_729%1000)
 	}
 	body := ingesttest.Segment(messages...)
 	bench := start(b, 1, func(c *ingest.Config) { c.CommitEvery = 25 * time.Millisecond }, "org_a")

@@ -51,8 +51,8 @@ func (q *queue) put(org telemetry.OrgID, epoch uint64, lane telemetry.Lane, coun
 		q.lines[k] = l
 		q.order = append(q.order, k)
 	}
-	l.frames = append(l.frames, frame.Frame{Body: body, Header: frame.Header{Org: org, Epoch: epoch, Lane: lane, First: l.next, Count: uint32(count), Class: telemetry.Normal}}) //nolint:gosec // small
-	l.next += uint64(count)                                                                                                                                                      //nolint:gosec // small
+	l.frames = append(l.frames, frame.Frame{Body: body, Header: frame.Header{Org: org, Epoch: epoch, Lane: lane, First: l.next, Count: uint32(count), Class: telemetry.Normal}})
+	l.next += uint64(count)                                                                                                                                                     
 	q.broadcast()
 }
 
@@ -108,12 +108,12 @@ func (q *queue) Rewind(org telemetry.OrgID, epoch uint64, lane telemetry.Lane, n
 	l := q.lines[key{org: org, epoch: epoch, lane: lane}]
 	if next <= l.acked {
 		lost := l.acked - next + 1
-		body, err := wire.EncodeRecords(nil, []telemetry.Gap{{Reason: telemetry.GapCorrupt, Count: int64(lost)}}) //nolint:gosec // small
+		body, err := wire.EncodeRecords(nil, []telemetry.Gap{{Reason: telemetry.GapCorrupt, Count: int64(lost)}})
 		if err != nil {
 			panic(err) // a constant record
 		}
 		stone := frame.Frame{Body: body, Header: frame.Header{
-			Org: org, Epoch: epoch, Lane: lane, Class: telemetry.Important, Tombstone: true, First: next, Count: uint32(lost), //nolint:gosec // small
+			Org: org, Epoch: epoch, Lane: lane, Class: telemetry.Important, Tombstone: true, First: next, Count: uint32(lost),
 		}}
 		l.frames = slices.Insert(l.frames, 0, stone)
 		l.acked = next - 1
