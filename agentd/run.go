@@ -51,6 +51,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := a.open(); err != nil {
 		return err
 	}
+	a.registry.MustRegister(newBufferMetrics(a.spool.Stats))
 	err := a.run(ctx)
 	return errors.Join(err, a.spool.Close())
 }
@@ -231,7 +232,7 @@ func (a *agent) drain(ctx, keep context.Context) {
 	}
 	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		left := 0
