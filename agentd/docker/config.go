@@ -32,7 +32,9 @@ type Config struct {
 	// start ever. Containers that appear later are read from their beginning.
 	From From
 	// Files reads json files that match these globs, from their beginning, and
-	// no engine at all. A file's sandbox is its name without "-json.log".
+	// no engine at all. Only the last part of a glob may hold a pattern. A
+	// file's sandbox is its name without "-json.log", and its agent too where
+	// that begins with "agt_".
 	Files []string
 }
 

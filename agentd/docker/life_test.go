@@ -299,6 +299,21 @@ func TestSelection(t *testing.T) {
 	}
 }
 
+// A reload makes a new source beside the registry of the old one.
+func TestSourcesShareTheirMetrics(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	for _, cfg := range []Config{{}, {}, {Files: []string{"/nowhere/*"}}} {
+		if _, err := New(cfg, hclog.NewNullLogger(), registry); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, err1 := newMetrics(registry)
+	second, err2 := newMetrics(registry)
+	if err1 != nil || err2 != nil || first.lines != second.lines || first.files != second.files {
+		t.Errorf("two sets of metrics (%v, %v)", err1, err2)
+	}
+}
+
 // Containers that were there before the first start ever are read from the
 // configured place, and only that once.
 func TestFromNow(t *testing.T) {

@@ -46,13 +46,27 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		sandboxes: gauge("sandboxes", "Containers known."),
 		connected: gauge("engine_connected", "1 while the engine's events are being read."),
 	}
-	var errs []error
-	for _, c := range []prometheus.Collector{
-		m.lines, m.bytes, m.truncated, m.events, m.dropped, m.gaps, m.badLabels, m.resyncs, m.files, m.sandboxes, m.connected,
-	} {
-		if err := registerer.Register(c); err != nil {
-			errs = append(errs, fmt.Errorf("docker metrics: %w", err))
+	err := errors.Join(
+		register(registerer, &m.lines), register(registerer, &m.bytes), register(registerer, &m.truncated),
+		register(registerer, &m.events), register(registerer, &m.dropped), register(registerer, &m.gaps),
+		register(registerer, &m.badLabels), register(registerer, &m.resyncs), register(registerer, &m.files),
+		register(registerer, &m.sandboxes), register(registerer, &m.connected),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("docker metrics: %w", err)
+	}
+	return m, nil
+}
+
+// register registers a collector, or takes the one that an earlier source
+// registered: a reload makes a new source, and its counters go on.
+func register[C prometheus.Collector](registerer prometheus.Registerer, c *C) error {
+	err := registerer.Register(*c)
+	if before, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
+		if same, ok := before.ExistingCollector.(C); ok {
+			*c = same
+			return nil
 		}
 	}
-	return m, errors.Join(errs...)
+	return err
 }

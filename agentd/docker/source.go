@@ -18,8 +18,11 @@ import (
 	"github.com/theazo/observability/shared/telemetry"
 )
 
-// name prefixes this source's positions.
-const name = "docker"
+// The sources' names, which prefix their positions.
+const (
+	engineName = "docker"
+	filesName  = "files"
+)
 
 // docker is the source.
 type docker struct {
@@ -32,7 +35,8 @@ type docker struct {
 }
 
 // New returns the source. It touches neither the engine nor the disk before
-// Run, and registers its metrics with the registerer.
+// Run. Its metrics are registered with the registerer; sources that share one
+// share their metrics.
 func New(cfg Config, log hclog.Logger, registerer prometheus.Registerer) (source.Source, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("docker source: %w", err)
@@ -45,11 +49,16 @@ func New(cfg Config, log hclog.Logger, registerer prometheus.Registerer) (source
 	if err != nil {
 		return nil, err
 	}
-	return &docker{cfg: cfg, choose: choose, log: log.Named(name), metrics: m, connect: newMobyEngine}, nil
+	return &docker{cfg: cfg, choose: choose, log: log, metrics: m, connect: newMobyEngine}, nil
 }
 
-// Name is "docker".
-func (d *docker) Name() string { return name }
+// Name is "docker", or "files" where no engine is read.
+func (d *docker) Name() string {
+	if len(d.cfg.Files) > 0 {
+		return filesName
+	}
+	return engineName
+}
 
 // Run reads until ctx ends.
 func (d *docker) Run(ctx context.Context, resume source.Positions, to source.Sink) error {
@@ -172,7 +181,7 @@ func newTold(resume source.Positions) (t *told, first bool) {
 		t.latest = p.Since
 		return t, false
 	}
-	return t, len(resume) == 0
+	return t, true
 }
 
 // loadRuns reads what was told of each container's life by an earlier process.

@@ -91,16 +91,47 @@ func open(ctx context.Context, private bool) (*Engine, error) {
 			}
 		}
 	}
+	settleOrphans()
 	// Not in /tmp, which may be memory, and by a short name: it holds sockets.
-	state, err := os.MkdirTemp("/var/tmp", "theazo-docker-")
+	state, err := os.MkdirTemp(states, statePrefix)
 	if err != nil {
 		return nil, err
 	}
 	e := &Engine{state: state}
+	if err := os.WriteFile(filepath.Join(state, ownerFile), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(state))
+	}
 	if err := e.start(ctx); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(state))
 	}
 	return e, nil
+}
+
+// Where private engines keep their state, and whose they are.
+const (
+	states      = "/var/tmp"
+	statePrefix = "theazo-docker-"
+	ownerFile   = "owner"
+)
+
+// settleOrphans ends the engines of test binaries that died before they could.
+func settleOrphans() {
+	owners, err := filepath.Glob(filepath.Join(states, statePrefix+"*", ownerFile))
+	if err != nil {
+		return
+	}
+	for _, file := range owners {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil || !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			continue
+		}
+		orphan := &Engine{state: filepath.Dir(file)}
+		orphan.shutdown()
+	}
 }
 
 func readable(root string) bool {
