@@ -52,7 +52,7 @@ func (q *queue) put(org telemetry.OrgID, epoch uint64, lane telemetry.Lane, coun
 		q.order = append(q.order, k)
 	}
 	l.frames = append(l.frames, frame.Frame{Body: body, Header: frame.Header{Org: org, Epoch: epoch, Lane: lane, First: l.next, Count: uint32(count), Class: telemetry.Normal}})
-	l.next += uint64(count)                                                                                                                                                     
+	l.next += uint64(count)
 	q.broadcast()
 }
 
