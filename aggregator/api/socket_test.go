@@ -346,7 +346,7 @@ func TestSocketsEndWithACode(t *testing.T) {
 			if c.anonymous {
 				headers = nil
 			}
-			w := s.dial(t, "/v1/logs/stream?tail=0", c.protocols, headers...)
+			w := s.dial(t, "/v1/logs/stream?after=0-5", c.protocols, headers...)
 			if name == "large message" {
 				w.send("%s", strings.Repeat("x", 1<<17))
 			}
@@ -367,7 +367,7 @@ func TestSocketsEndWithACode(t *testing.T) {
 
 func TestASocketThatTakesNothingIsDropped(t *testing.T) {
 	s := newSite(t, func(c *api.Config, _ *live.Options) { c.WriteTimeout = 200 * time.Millisecond })
-	w := s.dial(t, "/v1/logs/stream", nil, "Authorization", "Bearer "+s.key)
+	w := s.dial(t, "/v1/logs/stream?after=0-0", nil, "Authorization", "Bearer "+s.key)
 	text := strings.Repeat("x", 200<<10)
 	for range 100 {
 		s.publish(ours, messages("agt_a", text))
