@@ -30,7 +30,7 @@ const (
 
 // follows is the followers by sandbox. Only control adds and asks.
 type follows struct {
-	ctx   context.Context //nolint:containedctx // of the group whose goroutines followers are
+	ctx   context.Context // of the group whose goroutines followers are
 	group *errgroup.Group
 	c     *control
 	m     map[*sandbox]*follower

@@ -474,6 +474,22 @@ func TestEventsAreToldOnceAndBounded(t *testing.T) {
 	patience, stop := context.WithTimeout(t.Context(), sourcetest.Patience)
 	defer stop()
 	sink.Await(patience, func(r []sourcetest.Record) bool { return slices.Contains(typesOf(r, id), telemetry.SandboxDestroyed) })
+	// Once no replay can tell of it again, a destroyed container is forgotten.
+	other := strings.Repeat("c", 64)
+	forgotten := func(r []sourcetest.Record) bool {
+		p := sourcetest.PositionsOf(r)
+		return p[runKey+id] == nil && p[runKey+other] != nil
+	}
+	for i := 0; !forgotten(sink.Records()); i++ {
+		select {
+		case e.events <- engineEvent{ID: other, Action: "kill", At: at.Add(time.Hour + time.Duration(i))}:
+		case <-patience.Done():
+			t.Fatalf("positions %v", sourcetest.PositionsOf(sink.Records()))
+		}
+		moment, stop := context.WithTimeout(patience, 20*time.Millisecond)
+		sink.Await(moment, forgotten)
+		stop()
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)

@@ -225,6 +225,36 @@ func lines(n int) func([]sourcetest.Record) bool {
 	return func(r []sourcetest.Record) bool { return len(texts(r)) >= n }
 }
 
+// A large backlog in one file keeps no other waiting.
+func TestABacklogStarvesNobody(t *testing.T) {
+	dir := t.TempDir()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	var big []byte
+	for i := range 200_000 {
+		big = appendRecord(big, fmt.Sprintf("big %d\n", i), "stdout", at)
+	}
+	writeFile(t, filepath.Join(dir, "big-json.log"), big)
+	for i := range 20 {
+		writeFile(t, filepath.Join(dir, fmt.Sprintf("small%d-json.log", i)), appendRecord(nil, "small\n", "stdout", at))
+	}
+	records := read(t, filepath.Join(dir, "*-json.log"), nil, lines(200_020))
+	small, before := 0, 0
+	for i := range records {
+		switch {
+		case len(records[i].Lines) > blockLines:
+			t.Errorf("a batch of %d lines", len(records[i].Lines))
+		case records[i].Origin.Sandbox != "big":
+			small += len(records[i].Lines)
+		case small < 20:
+			before++
+		}
+	}
+	// One turn while the files are found, and one more of each round.
+	if before > 25 {
+		t.Errorf("the small files waited for %d blocks of the big one", before)
+	}
+}
+
 // A file that took a deleted one's inode is another file: it is read whole.
 func TestAnInodeThatIsUsedAgain(t *testing.T) {
 	dir := t.TempDir()
