@@ -3,9 +3,11 @@ package api_test
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/theazo/observability/aggregator/api"
 	"github.com/theazo/observability/aggregator/live"
@@ -75,6 +77,22 @@ func TestBodiesAreStrict(t *testing.T) {
 		if envelope(t, a); a.StatusCode != c.status {
 			t.Errorf("%s %.40s: %d %s", c.kind, c.body, a.StatusCode, a.body)
 		}
+	}
+}
+
+func TestABodyThatDripsInIsCutOff(t *testing.T) {
+	s := newSite(t, func(c *api.Config, _ *live.Options) { c.WriteTimeout = 50 * time.Millisecond })
+	body, unfinished := io.Pipe()
+	defer unfinished.Close()
+	r := s.request(t, "POST", "/v1/auth/sign-in", "", "Content-Type", "application/json")
+	r.Body, r.ContentLength = body, 100
+	res, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusBadRequest {
+		t.Errorf("%d", res.StatusCode)
 	}
 }
 

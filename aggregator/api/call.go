@@ -21,6 +21,10 @@ import (
 // maxQuery bounds the text of a query: 16 KiB.
 const maxQuery = 16 << 10
 
+// answerTime is what an answer may take from the request to its last byte; a
+// stream sets its own deadline at each write.
+const answerTime = 2 * time.Minute
+
 // call is one request on its way.
 type call struct {
 	api     *API
@@ -74,6 +78,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{api: a, out: &recorder{ResponseWriter: w}, id: ids.New("req"), started: time.Now()}
 	c.r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
 	defer c.done()
+	_ = http.NewResponseController(w).SetWriteDeadline(c.started.Add(answerTime)) // a writer without deadlines is no connection
 	h := w.Header()
 	h.Set("X-Request-Id", c.id)
 	h.Set("X-Content-Type-Options", "nosniff")

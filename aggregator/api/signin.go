@@ -23,6 +23,11 @@ func (c *call) body(to any) error {
 	if kind, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return statusError{telemetry.Failf(telemetry.InvalidRequest, "Send the body as Content-Type: application/json."), http.StatusUnsupportedMediaType}
 	}
+	// A body that drips in would hold its connection for ever. A reader without
+	// deadlines is no connection.
+	control := http.NewResponseController(c.out)
+	_ = control.SetReadDeadline(time.Now().Add(c.api.WriteTimeout))
+	defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 	d := json.NewDecoder(http.MaxBytesReader(c.out, c.r.Body, maxBody))
 	d.DisallowUnknownFields()
 	err := d.Decode(to)
