@@ -120,7 +120,7 @@ func (b *batch) readMarks(ctx context.Context, conn *pgx.Conn) error {
 	}
 	var q pgx.Batch
 	q.Queue("begin isolation level read committed")
-	q.Queue("select set_config('app.orgs', $1::text[]::text, true)", b.orgs())
+	q.Queue("select set_config('app.orgs', jsonb_object_agg(org, 1)::text, true) from unnest($1::text[]) org", b.orgs())
 	q.Queue(lockMarks, orgs, nodes, epochs, lanes).Query(func(rows pgx.Rows) error {
 		var i int
 		var seq int64

@@ -93,7 +93,7 @@ func TestAMissingSettingIsAnError(t *testing.T) {
 	for _, table := range tenantTables {
 		for _, warm := range []bool{false, true} {
 			conn := db.Connect(t) // a session that never knew the setting
-			roles := map[string]map[string]string{"agg_ingest": {"app.orgs": "{org_a}"}, "agg_api": {"app.org": "org_a", "app.env": "0"}}
+			roles := map[string]map[string]string{"agg_ingest": {"app.orgs": `{"org_a": 1}`}, "agg_api": {"app.org": "org_a", "app.env": "0"}}
 			for role, settings := range roles {
 				if role == "agg_api" && (table == "ingest_mark" || table == "quarantine") || role == "agg_ingest" && table != "agent" && table != "session" && table != "stream_counter" && table != "ingest_mark" {
 					continue
@@ -120,7 +120,7 @@ func TestARoleWritesItsOrganisationsAndNothingElse(t *testing.T) {
 	conn := db.Connect(t)
 	const denied = "42501"
 	api := map[string]string{"app.org": "org_a", "app.env": "0"}
-	ingest := map[string]string{"app.orgs": "{org_a}"}
+	ingest := map[string]string{"app.orgs": `{"org_a": 1}`}
 	for _, table := range tenantTables {
 		for _, sql := range []string{"delete from " + table, "update " + table + " set org = 'org_a'", "truncate " + table, "insert into " + table + " (org) values ('org_a')"} {
 			as(t, conn, "agg_api", api, func(tx pgx.Tx) { refused(t, tx, denied, sql) })
@@ -163,7 +163,7 @@ func TestPartitionsAndTheDirectoryAreOutOfReach(t *testing.T) {
 	for _, role := range []string{"agg_api", "agg_ingest", "agg_maint"} {
 		for _, table := range tables {
 			for _, sql := range []string{"select * from %s", "delete from %s", "copy %s to stdout", "drop table %s"} {
-				as(t, conn, role, map[string]string{"app.org": "org_a", "app.env": "0", "app.orgs": "{org_a}"}, func(tx pgx.Tx) {
+				as(t, conn, role, map[string]string{"app.org": "org_a", "app.env": "0", "app.orgs": `{"org_a": 1}`}, func(tx pgx.Tx) {
 					refused(t, tx, "42501", fmt.Sprintf(sql, table))
 				})
 			}
