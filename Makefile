@@ -90,9 +90,7 @@ e2e: build dashboard/node_modules/.installed ## Only the end-to-end tests: both 
 .PHONY: faults
 faults: build ## Only the fault tests: kill -9 of each part in turn, rotation, restarts of the engine.
 	@tools/setup test
-	@eval "export $$(tools/docker-up .run/test-docker)"; \
-	  trap 'tools/docker-down .run/test-docker' EXIT; \
-	  go test -v -count=1 -timeout 60m -run '^TestFault' ./test/...
+	@go test -v -count=1 -timeout 60m -run '^TestFault' ./test/...
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (default 10s) each.
