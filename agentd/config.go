@@ -97,13 +97,16 @@ func (c *Config) Validate() error {
 	if _, err := telemetry.ParseEnvironment(c.Defaults.Environment); err != nil {
 		bad("defaults.environment: %w", err)
 	}
-	if c.Docker.From != "beginning" && c.Docker.From != "now" {
-		bad("docker.from: %q is neither beginning nor now", c.Docker.From)
-	}
 	for _, p := range c.Files {
 		if _, err := filepath.Match(p, ""); err != nil {
 			bad("files: pattern %q: %w", p, err)
+		} else if !filepath.IsAbs(p) || strings.ContainsAny(filepath.Dir(p), `*?[`) {
+			bad("files: %q: give an absolute path; only its last part may hold a pattern", p)
 		}
+	}
+	engine := c.dockerConfig()
+	if err := engine.Validate(); err != nil {
+		bad("docker: %w", err)
 	}
 	if c.Buffer.Segment < 1<<20 || c.Buffer.Segment > 256<<20 {
 		bad("buffer.segment: %s is outside 1MiB to 256MiB", c.Buffer.Segment)

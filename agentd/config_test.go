@@ -18,7 +18,7 @@ func TestEveryBadSettingIsNamed(t *testing.T) {
 	c.StateDir, c.Aggregator.Addresses = "relative", []string{"no-port"}
 	c.Aggregator.JoinToken, c.Aggregator.TokenFile = "a", "b"
 	c.Defaults.Organisation, c.Defaults.Environment = "a b", "prod"
-	c.Docker.From, c.Files = "yesterday", []string{"["}
+	c.Docker.From, c.Files, c.Docker.Include = "yesterday", []string{"[", "/a*/b"}, []string{"nonsense"}
 	c.Buffer.Segment, c.Buffer.Budget = 1, 1
 	c.Intake.MaxDelay = -1
 	c.Log.Level = "loud"
@@ -26,7 +26,7 @@ func TestEveryBadSettingIsNamed(t *testing.T) {
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, want := range []string{"state_dir", "no-port", "join_token", "defaults.organisation", "defaults.environment", "docker.from", "files", "buffer.segment", "buffer.budget", "intake.max_delay", "log.level"} {
+	for _, want := range []string{"state_dir", "no-port", "join_token", "defaults.organisation", "defaults.environment", "from: \"yesterday\"", "files: pattern", "only its last part", "nonsense", "buffer.segment", "buffer.budget", "intake.max_delay", "log.level"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not named in:\n%v", want, err)
 		}

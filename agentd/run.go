@@ -143,9 +143,8 @@ func (a *agent) runSources(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		changed, err := a.runUntilChange(ctx, list)
-		if err != nil || !changed {
-			return err
+		if !a.runUntilChange(ctx, list) {
+			return nil
 		}
 	}
 }
@@ -201,13 +200,11 @@ func (a *agent) enroll(ctx context.Context) (*uplink.Identity, error) {
 // is still to do.
 func (a *agent) runUplink(ctx context.Context, id *uplink.Identity, q queue) error {
 	if id == nil {
-		var err error
-		if id, err = a.enroll(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
+		if _, err := a.enroll(ctx); err != nil {
+			if ctx.Err() == nil {
+				a.Log.Error("output is only kept on this machine", "error", err)
+				<-ctx.Done()
 			}
-			a.Log.Error("output is only kept on this machine", "error", err)
-			<-ctx.Done()
 			return nil
 		}
 	}
@@ -263,24 +260,28 @@ func (a *agent) status() Status {
 	return s
 }
 
-// runUntilChange runs sources until ctx ends, they fail, or the configuration
+// runUntilChange runs sources until ctx ends or the configuration
 // of sources changes. A changed log level is applied in passing.
-func (a *agent) runUntilChange(ctx context.Context, list []source.Source) (changed bool, err error) {
+func (a *agent) runUntilChange(ctx context.Context, list []source.Source) (changed bool) {
 	run, stop := context.WithCancel(ctx)
 	defer stop()
-	done := make(chan error, 1)
-	go func() { done <- a.sources.runAll(run, list) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		a.sources.runAll(run, list)
+	}()
 	for {
 		select {
-		case err := <-done:
-			return false, err
+		case <-done:
+			return false
 		case next := <-a.Reload:
 			restart := a.apply(next)
 			if !restart {
 				continue
 			}
 			stop()
-			return true, <-done
+			<-done
+			return true
 		}
 	}
 }

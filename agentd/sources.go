@@ -46,12 +46,12 @@ func configuredSources(c *Config, log hclog.Logger, reg prometheus.Registerer) (
 	common := docker.Config{DefaultOrg: telemetry.OrgID(c.Defaults.Organisation), DefaultEnv: env}
 	var list []source.Source
 	add := func(cfg docker.Config) {
-		d, e := docker.New(cfg, log.Named("docker"), reg)
+		d, e := docker.New(cfg, log, reg)
 		list, err = append(list, d), errors.Join(err, e)
 	}
 	if c.Docker.Enabled {
-		engine := common
-		engine.Endpoint, engine.Include, engine.Exclude, engine.From = c.Docker.Endpoint, c.Docker.Include, c.Docker.Exclude, docker.From(c.Docker.From)
+		engine := c.dockerConfig()
+		engine.DefaultOrg, engine.DefaultEnv = common.DefaultOrg, common.DefaultEnv
 		add(engine)
 	}
 	if len(c.Files) > 0 {
@@ -62,9 +62,14 @@ func configuredSources(c *Config, log hclog.Logger, reg prometheus.Registerer) (
 	return list, err
 }
 
+// dockerConfig is what the settings below docker say.
+func (c *Config) dockerConfig() docker.Config {
+	return docker.Config{Endpoint: c.Docker.Endpoint, Include: c.Docker.Include, Exclude: c.Docker.Exclude, From: docker.From(c.Docker.From)}
+}
+
 // runAll runs sources side by side, each started again when it fails, until
 // ctx ends.
-func (s *sources) runAll(ctx context.Context, list []source.Source) error {
+func (s *sources) runAll(ctx context.Context, list []source.Source) {
 	s.setRunning(list...)
 	var wg sync.WaitGroup
 	for _, src := range list {
@@ -74,7 +79,6 @@ func (s *sources) runAll(ctx context.Context, list []source.Source) error {
 		})
 	}
 	wg.Wait()
-	return nil
 }
 
 // run runs one source once, to its end.

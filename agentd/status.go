@@ -150,7 +150,7 @@ func (s *Status) bufferText(line func(name, format string, args ...any)) {
 		if !lane.Oldest.IsZero() && lane.Frames > 0 {
 			text += fmt.Sprintf(", the oldest for up to %s", time.Since(lane.Oldest).Round(time.Second))
 		}
-		line(telemetry.Lane(i).String(), "%s", text) //nolint:gosec // there are two lanes
+		line(telemetry.Lane(i).String(), "%s", text)
 	}
 	line("buffer", "%s of %s on disk", config.Size(b.Disk), config.Size(b.Budget))
 	if b.Lost > 0 {

@@ -54,8 +54,8 @@ func TestFaultEachPartIsKilledInTurn(t *testing.T) {
 		kills += 3
 	}
 	awaitTotal(t, a.Client(tenant), lines, "agentId", "agt_numbers")
-	checkNumbered(t, "GET /v1/logs", must(a.Client(tenant).AllLogs(t.Context(), "agentId", "agt_numbers"))(t), lines, true)
-	checkNumbered(t, "the stream", f.await(t, lines), lines, true)
+	checkNumbered(t, "GET /v1/logs", must(a.Client(tenant).AllLogs(t.Context(), "agentId", "agt_numbers"))(t), lines)
+	checkNumbered(t, "the stream", f.await(t, lines), lines)
 	t.Logf("%d kills; the stream was opened %d times, gaps %v", kills, f.opened, f.gaps)
 	if f.opened < 3 {
 		t.Errorf("the stream was opened %d times: the aggregator's kills did not reach it", f.opened)
@@ -77,7 +77,7 @@ func TestFaultTheEngineIsRestarted(t *testing.T) {
 	container(t, e, "linegen", []string{"--label", "theazo.agent_id=agt_after"}, "-n", strconv.Itoa(lines))
 	awaitTotal(t, client, lines, "agentId", "agt_after")
 	awaitTotal(t, client, lines, "agentId", "agt_before")
-	checkNumbered(t, "after the restart", must(client.AllLogs(t.Context(), "agentId", "agt_after"))(t), lines, true)
+	checkNumbered(t, "after the restart", must(client.AllLogs(t.Context(), "agentId", "agt_after"))(t), lines)
 }
 
 // Logs rotate under load, with the settings that docs recommend.
@@ -91,7 +91,7 @@ func TestFaultRotationUnderLoad(t *testing.T) {
 	container(t, e, "linegen", []string{"--label", "theazo.agent_id=agt_rotated", "--log-opt", "max-size=1m", "--log-opt", "max-file=5"},
 		"-n", strconv.Itoa(lines), "-rate", "15000", "-size", "120")
 	awaitTotal(t, a.Client(tenant), lines, "agentId", "agt_rotated")
-	checkNumbered(t, "rotated logs", must(a.Client(tenant).AllLogs(t.Context(), "agentId", "agt_rotated"))(t), lines, true)
+	checkNumbered(t, "rotated logs", must(a.Client(tenant).AllLogs(t.Context(), "agentId", "agt_rotated"))(t), lines)
 }
 
 // The disk of a node is full: agentd goes on when there is room again.
@@ -132,7 +132,7 @@ func TestFaultTheNodesDiskIsFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitTotal(t, a.Client(tenant), lines, "agentId", "agt_full")
-	checkNumbered(t, "after the full disk", must(a.Client(tenant).AllLogs(t.Context(), "agentId", "agt_full"))(t), lines, true)
+	checkNumbered(t, "after the full disk", must(a.Client(tenant).AllLogs(t.Context(), "agentId", "agt_full"))(t), lines)
 }
 
 // fill writes a file until the disk is full.

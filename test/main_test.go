@@ -2,7 +2,6 @@ package test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,7 +37,7 @@ func TestMain(m *testing.M) {
 // closed to it. Not in /tmp, which may be memory.
 func directory(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("/var/tmp", "theazo-test-")
+	dir, err := os.MkdirTemp("/var/tmp", "theazo-test-") //nolint:usetesting // see above
 	if err == nil {
 		err = os.Chmod(dir, 0o755) //nolint:gosec // see above
 	}
@@ -103,8 +102,8 @@ func agent(t *testing.T, dir, name, org string, env []string, to ...*stack.Aggre
 	return g
 }
 
-// container runs a program of ours in a container, labelled, and returns its id.
-func container(t *testing.T, e *dockertest.Engine, program string, options []string, args ...string) string {
+// container runs a program of ours in a container, until the test ends.
+func container(t *testing.T, e *dockertest.Engine, program string, options []string, args ...string) {
 	t.Helper()
 	image(t, e, program)
 	argv := append([]string{"run", "-d", "--network", "none"}, options...)
@@ -114,7 +113,6 @@ func container(t *testing.T, e *dockertest.Engine, program string, options []str
 		cmd := dockerCommand(context.Background(), e, "rm", "-f", id)
 		_ = cmd.Run() // a container that was run with --rm is gone
 	})
-	return id
 }
 
 var images sync.Map
@@ -170,5 +168,3 @@ func awaitTotal(t *testing.T, c *stack.Client, n int64, params ...string) {
 		t.Fatalf("%d lines are there, only %d were written", total, n)
 	}
 }
-
-var errNotYet = errors.New("not yet")

@@ -2,6 +2,7 @@ package segment_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"runtime"
 	"testing"
 
@@ -81,5 +82,27 @@ func decodeQuick(b *testing.B, buf []byte) {
 	}
 	if err != nil {
 		b.Fatal(err)
+	}
+}
+
+func TestTextLengthsThatWrapAroundAreRefused(t *testing.T) {
+	var lengths []byte
+	for _, n := range []uint64{5, 1<<64 - 5, 5} { // the second text would end before it begins
+		lengths = binary.AppendUvarint(lengths, n)
+	}
+	column := binary.AppendUvarint([]byte{0x10}, uint64(len(lengths)+5))
+	column = append(append(column, lengths...), "12345"...)
+	b := []byte{segment.Version, 3, 0, 0, 3, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0} // three lines of one origin
+	b = append(b, 4, byte(segment.Time), 5, byte(segment.Flags), 5, byte(segment.Origin), 5, byte(segment.Message), byte(len(column)))
+	for range 3 {
+		b = append(b, 0x10, 3, 0, 0, 0)
+	}
+	s, err := segment.Parse(append(b, column...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := s.Read()
+	if err := lines.DecodeAll(); !errors.Is(err, segment.ErrCorrupt) {
+		t.Fatalf("decoding ended with %v; the second text is %d bytes", err, len(lines.Message(1)))
 	}
 }

@@ -138,7 +138,7 @@ func decodeTexts(r *reader, n int) Texts {
 	ends := make([]uint32, n)
 	sum := uint64(0)
 	for i := range ends {
-		sum += r.uvarint()
+		sum += uint64(r.count(MaxColumn, "text length")) //nolint:gosec // never negative; bounded, so that the sum cannot wrap around
 		if sum > uint64(len(r.b)) {
 			r.fail("texts longer than their column")
 			return Texts{}

@@ -6,20 +6,34 @@ import (
 	"unicode/utf8"
 )
 
-// Ids are named types. Agent and session ids are chosen by the orchestrator
-// (opaque, up to MaxIDLength of [A-Za-z0-9_.:-]) and unique per organisation.
-type (
-	// OrgID is an organisation, org_….
-	OrgID     string
-	NodeID    string // nod_…
-	AgentID   string // agt_…
-	SessionID string // ses_…
-	UserID    string // the tenant's own end user: any UTF-8 without NUL
-	SandboxID string // the provider's id of the container, machine or sandbox
-	TraceID   string // trc_…
-	SpanID    string // spn_…
-	LogID     string // log_…
-)
+// OrgID is an organisation's id, org_…. Ids are named types, so that none is
+// taken for another. Agent and session ids are chosen by the orchestrator
+// (opaque, up to MaxIDLength of [A-Za-z0-9_.:-]), unique per organisation.
+type OrgID string
+
+// NodeID is the id of a host with agentd, nod_….
+type NodeID string
+
+// AgentID is the id of one agent run, agt_….
+type AgentID string
+
+// SessionID is the id of a session, ses_….
+type SessionID string
+
+// UserID is the tenant's own end user: any UTF-8 without NUL.
+type UserID string
+
+// SandboxID is the provider's id of a container, machine or sandbox.
+type SandboxID string
+
+// TraceID is the id of a trace, trc_….
+type TraceID string
+
+// SpanID is the id of a span, spn_….
+type SpanID string
+
+// LogID is the id of a log entry, log_….
+type LogID string
 
 // Longest accepted ids, in bytes.
 const (

@@ -111,8 +111,8 @@ func (c *cli) dispatch(ctx context.Context) error {
 
 // load parses the flags of a command and reads the configuration. The loader
 // that it also returns reads it again.
-func (c *cli) load(name, what string, more func(*flag.FlagSet)) (agentd.Config, *agentd.Loader, error) {
-	loader, err := c.loader(name, what, more)
+func (c *cli) load(name, what string) (agentd.Config, *agentd.Loader, error) {
+	loader, err := c.loader(name, what, nil)
 	if err != nil {
 		return agentd.Config{}, nil, err
 	}
@@ -145,7 +145,7 @@ func (c *cli) loader(name, what string, more func(*flag.FlagSet)) (*agentd.Loade
 }
 
 func (c *cli) collect(ctx context.Context) error {
-	cfg, loader, err := c.load("run [flags]", "Collects until SIGINT or SIGTERM; a second one ends it at once. A changed file is applied without a restart.", nil)
+	cfg, loader, err := c.load("run [flags]", "Collects until SIGINT or SIGTERM; a second one ends it at once. A changed file is applied without a restart.")
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (c *cli) collect(ctx context.Context) error {
 }
 
 func (c *cli) exec(ctx context.Context) error {
-	cfg, _, err := c.load("exec [flags] -- CMD ARG…", "Runs CMD, passes its output and signals on, collects the output, ends with its exit code.\nTHEAZO_AGENT_ID, THEAZO_SESSION_ID, THEAZO_USER_ID, THEAZO_ORG_ID and THEAZO_ENVIRONMENT say whom it belongs to.", nil)
+	cfg, _, err := c.load("exec [flags] -- CMD ARG…", "Runs CMD, passes its output and signals on, collects the output, ends with its exit code.\nTHEAZO_AGENT_ID, THEAZO_SESSION_ID, THEAZO_USER_ID, THEAZO_ORG_ID and THEAZO_ENVIRONMENT say whom it belongs to.")
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (c *cli) exec(ctx context.Context) error {
 }
 
 func (c *cli) enroll(ctx context.Context) error {
-	cfg, _, err := c.load("enroll [flags]", "Trades the join token for this node's certificate. The key is made here and never leaves.", nil)
+	cfg, _, err := c.load("enroll [flags]", "Trades the join token for this node's certificate. The key is made here and never leaves.")
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (c *cli) enroll(ctx context.Context) error {
 }
 
 func (c *cli) checkConfig() error {
-	cfg, _, err := c.load("check-config [flags]", "Reads the configuration and prints it as it will be used.", nil)
+	cfg, _, err := c.load("check-config [flags]", "Reads the configuration and prints it as it will be used.")
 	if err != nil {
 		return err
 	}

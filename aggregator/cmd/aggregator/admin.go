@@ -47,7 +47,7 @@ func (o *options) flags(command string) func(*flag.FlagSet) {
 	}
 }
 
-var adminHelp = map[string]string{
+var adminHelp = map[string]string{ //nolint:gosec // sentences, no credentials
 	"org create":  "Makes an organisation and prints its id.",
 	"org list":    "Lists organisations.",
 	"key create":  "Makes an API key and prints it, once: only its hash is stored.",

@@ -75,8 +75,7 @@ func (c *cli) run(ctx context.Context) int {
 // message is what a person should read of an error: a Failure's own sentence
 // rather than its code and cause.
 func message(err error) string {
-	var f *telemetry.Failure
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*telemetry.Failure](err); ok {
 		return f.Message
 	}
 	return err.Error()
