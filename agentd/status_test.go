@@ -18,8 +18,10 @@ func TestStatusIsForTheOwnUserAndSaysWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
 	stats := spool.Stats{Disk: 1 << 20, Budget: 1 << 30, Lost: 7, Corrupt: 1}
 	stats.Lane[0] = spool.LaneStats{Frames: 3, Bytes: 4 << 10, Oldest: time.Now().Add(-time.Minute)}
-	want := Status{Version: "v1", NodeName: "host", StartedAt: time.Now(), Sources: []string{"docker"}, Buffer: stats,
-		Uplink: uplink.Status{Node: "nod_1", Organisation: "org_1", LastError: "certificate revoked"}}
+	want := Status{
+		Version: "v1", NodeName: "host", StartedAt: time.Now(), Sources: []string{"docker"}, Buffer: stats,
+		Uplink: uplink.Status{Node: "nod_1", Organisation: "org_1", LastError: "certificate revoked"},
+	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(newBufferMetrics(func() spool.Stats { return stats }))
 	ctx, cancel := context.WithCancel(t.Context())
