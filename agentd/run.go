@@ -95,6 +95,7 @@ func (a *agent) run(ctx context.Context) error {
 	q := queue{a.spool}
 	a.intake = intake.New(intake.Config{MaxDelay: a.Config.Intake.MaxDelay, RequireOrg: a.namesOrganisations(identity)}, q, a.Log.Named("intake"), a.registry)
 	a.sources = &sources{intake: a.intake, durable: a.spool.Positions, log: a.Log, registerer: a.registry}
+	a.sources.start = a.sources.supervise
 
 	keep := context.WithoutCancel(ctx)
 	uplinkCtx, stopUplink := context.WithCancel(keep)

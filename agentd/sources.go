@@ -23,6 +23,7 @@ type sources struct {
 	durable    func() map[string][]byte
 	log        hclog.Logger
 	registerer prometheus.Registerer
+	start      func(context.Context, source.Source) // runs one until ctx ends
 
 	mu      sync.Mutex
 	running []string
@@ -67,18 +68,20 @@ func (c *Config) dockerConfig() docker.Config {
 	return docker.Config{Endpoint: c.Docker.Endpoint, Include: c.Docker.Include, Exclude: c.Docker.Exclude, From: docker.From(c.Docker.From)}
 }
 
-// runAll runs sources side by side, each started again when it fails, until
-// ctx ends.
+// runAll runs sources side by side until ctx ends.
 func (s *sources) runAll(ctx context.Context, list []source.Source) {
 	s.setRunning(list...)
 	var wg sync.WaitGroup
 	for _, src := range list {
-		wg.Go(func() {
-			source.Supervise(ctx, src, func() source.Positions { return s.intake.Resume(src.Name(), s.durable()) },
-				s.intake.Sink(src.Name()), s.log.Named(src.Name()))
-		})
+		wg.Go(func() { s.start(ctx, src) })
 	}
 	wg.Wait()
+}
+
+// supervise runs one source, started again whenever it fails, until ctx ends.
+func (s *sources) supervise(ctx context.Context, src source.Source) {
+	source.Supervise(ctx, src, func() source.Positions { return s.intake.Resume(src.Name(), s.durable()) },
+		s.intake.Sink(src.Name()), s.log.Named(src.Name()))
 }
 
 // run runs one source once, to its end.
