@@ -22,6 +22,10 @@ type Options struct {
 	Argv []string // program and arguments
 	Env  []string // added to our own environment
 	Dir  string   // of the log file, NAME.log, which is appended to
+
+	// EndsWithUs asks the process to end (SIGTERM) when we have ended without
+	// stopping it, even by kill -9.
+	EndsWithUs bool
 }
 
 // Process is a running, or ended, program.
@@ -45,6 +49,9 @@ func Start(o Options) (*Process, error) {
 	p.cmd.Env = append(os.Environ(), o.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = f, f
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if o.EndsWithUs {
+		p.cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
+	}
 	err = p.cmd.Start()
 	_ = f.Close() // the process has its own
 	if err != nil {

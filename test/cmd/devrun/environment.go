@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -59,7 +60,7 @@ func (e *environment) set(key, value string) error {
 
 // prepare chooses directories and ports, those of the last start where they
 // are free.
-func (d *devrun) prepare() error {
+func (d *devrun) prepare(ctx context.Context) error {
 	d.dir = filepath.Join(d.root, ".run")
 	if !othersMayPass(d.root) {
 		// PostgreSQL refuses to run as root, and its user must reach the data.
@@ -72,24 +73,37 @@ func (d *devrun) prepare() error {
 			return err
 		}
 	}
+	var left []int
 	var err error
+	if d.lock, left, err = takeLock(filepath.Join(runDir, "lock")); err != nil {
+		return err
+	}
+	d.awaitEnd(ctx, left)
 	if d.env, err = readEnvironment(filepath.Join(runDir, "env")); err != nil {
+		return err
+	}
+	if err := d.choosePorts(); err != nil {
 		return err
 	}
 	if err := d.env.set("AGGREGATOR_DATA_DIR", filepath.Join(d.dir, "aggregator")); err != nil {
 		return err
 	}
-	if err := d.env.set("AGENTD_STATE_DIR", filepath.Join(d.dir, "agentd")); err != nil {
-		return err
-	}
+	return d.env.set("AGENTD_STATE_DIR", filepath.Join(d.dir, "agentd"))
+}
+
+// choosePorts takes the ports of the last start where they are free, and no
+// port twice: neighbours move to the next free port together.
+func (d *devrun) choosePorts() error {
+	taken := map[string]bool{}
 	for _, l := range []struct {
 		key  string
 		port int
 	}{{"AGGREGATOR_LISTEN_API", 8080}, {"AGGREGATOR_LISTEN_ADMIN", 9090}, {"AGGREGATOR_LISTEN_ENROLMENT", 7443}, {"AGGREGATOR_LISTEN_INGEST", 7444}} {
-		address, err := freeAddress(d.env.get(l.key), l.port)
+		address, err := freeAddress(d.env.get(l.key), l.port, taken)
 		if err != nil {
 			return err
 		}
+		taken[address] = true
 		if err := d.env.set(l.key, address); err != nil {
 			return err
 		}
@@ -114,13 +128,14 @@ func othersMayPass(dir string) bool {
 	}
 }
 
-// freeAddress returns last, or the first free port from port on, on loopback.
-func freeAddress(last string, port int) (string, error) {
-	if last != "" && free(last) {
+// freeAddress returns last, or the first free port from port on, on loopback;
+// none of those that are taken by another service of this start.
+func freeAddress(last string, port int, taken map[string]bool) (string, error) {
+	if last != "" && !taken[last] && free(last) {
 		return last, nil
 	}
 	for p := port; p < port+100; p++ {
-		if a := net.JoinHostPort("127.0.0.1", strconv.Itoa(p)); free(a) {
+		if a := net.JoinHostPort("127.0.0.1", strconv.Itoa(p)); !taken[a] && free(a) {
 			return a, nil
 		}
 	}

@@ -41,6 +41,7 @@ type devrun struct {
 	root     string // of the repository
 	dir      string // of the data
 	env      environment
+	lock     *runLock
 	children []*proc.Process
 	stops    []stopStep // in the order of the starts
 }
@@ -66,7 +67,10 @@ func (d *devrun) step(what string, do func() error) error {
 }
 
 func (d *devrun) run(ctx context.Context) error {
-	defer d.stop()
+	defer func() {
+		d.stop()
+		d.lock.release()
+	}()
 	var err error
 	if d.root, err = os.Getwd(); err != nil {
 		return err
@@ -75,7 +79,7 @@ func (d *devrun) run(ctx context.Context) error {
 		return errors.New("bin/aggregator is missing: run `make run` in the repository's root")
 	}
 	d.sayf("\nStarting everything on this machine (Ctrl-C stops it, the data stays):\n")
-	if err := d.prepare(); err != nil {
+	if err := d.prepare(ctx); err != nil {
 		return err
 	}
 	for _, s := range []struct {
@@ -136,9 +140,12 @@ func (d *devrun) watch(ctx context.Context) error {
 
 // start starts one of our programs, and remembers how to stop it.
 func (d *devrun) start(name string, env []string, argv ...string) (*proc.Process, error) {
-	p, err := proc.Start(proc.Options{Name: name, Argv: argv, Env: env, Dir: d.dir})
+	p, err := proc.Start(proc.Options{Name: name, Argv: argv, Env: env, Dir: d.dir, EndsWithUs: true})
 	if err != nil {
 		return nil, err
+	}
+	if err := d.lock.add(p.PID()); err != nil {
+		d.sayf("  (%v)\n", err)
 	}
 	d.children = append(d.children, p)
 	d.stops = append(d.stops, stopStep{name, func() error { return p.Stop(40 * time.Second) }})
