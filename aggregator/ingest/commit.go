@@ -14,11 +14,13 @@ import (
 	"github.com/theazo/observability/shared/telemetry"
 )
 
-// Bounds of one transaction: what the database takes in one message, and what
-// a worker may be busy with.
+// Bounds of one transaction: what the database takes in one message, what a
+// worker may be busy with, and what its lines take decoded, whatever a few
+// bytes of them inflate to.
 const (
-	maxBatchBytes  = 8 << 20
-	maxBatchFrames = 1024
+	maxBatchBytes   = 8 << 20
+	maxBatchFrames  = 1024
+	maxBatchDecoded = 64 << 20
 )
 
 // attemptsBeforeSplit is how often a batch is tried that fails with an error
@@ -33,6 +35,14 @@ type item struct {
 	// settle takes the outcome. refused: it cannot be stored now; the node has
 	// to send it again.
 	settle func(outcome frame.Outcome, refused string)
+}
+
+// decoded is what the frame's lines take when they are committed.
+func (i *item) decoded() int {
+	if s := i.received.Segment; s != nil {
+		return s.DecodedBytes()
+	}
+	return 0
 }
 
 // pipeline holds frames between their check and their commit, within bounds.
@@ -136,9 +146,13 @@ func (w *worker) waiting() (some, full bool) {
 func (w *worker) take() []*item {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n, bytes := 0, int64(0)
-	for n < len(w.queue) && n < maxBatchFrames && (n == 0 || bytes+w.queue[n].size <= maxBatchBytes) {
-		bytes += w.queue[n].size
+	n, bytes, decoded := 0, int64(0), 0
+	for n < len(w.queue) && n < maxBatchFrames {
+		i := w.queue[n]
+		if bytes, decoded = bytes+i.size, decoded+i.decoded(); n > 0 && (bytes > maxBatchBytes || decoded > maxBatchDecoded) {
+			bytes -= i.size
+			break
+		}
 		n++
 	}
 	batch := w.queue[:n:n]

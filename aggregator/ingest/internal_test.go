@@ -15,6 +15,7 @@ import (
 
 	"github.com/theazo/observability/aggregator/ingest/ingesttest"
 	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -256,5 +257,35 @@ func TestBombsGoToQuarantine(t *testing.T) {
 		if check(r); r.Quarantine == "" {
 			t.Errorf("%s: taken", name)
 		}
+	}
+}
+
+// A transaction's lines are all in memory at once: frames that inflate a
+// thousandfold must not be taken by the thousand.
+func TestWhatATransactionDecodesIsBounded(t *testing.T) {
+	body := ingesttest.Segment(slices.Repeat([]string{strings.Repeat("a", telemetry.MaxMessage)}, 15)...)
+	parsed, err := segment.Parse(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(body) > 64<<10 {
+		t.Fatalf("the bomb takes %d bytes", len(body))
+	}
+	w := &worker{wake: make(chan struct{}, 1)}
+	for range 100 {
+		w.add(&item{received: &frame.Received{Segment: parsed}, size: int64(len(body))})
+	}
+	for taken := 0; taken < 100; {
+		batch, decoded := w.take(), 0
+		for _, i := range batch {
+			decoded += i.received.Segment.RawBytes
+		}
+		if len(batch) == 0 || decoded > 64<<20 {
+			t.Fatalf("%d frames with %d bytes of text in one transaction", len(batch), decoded)
+		}
+		taken += len(batch)
+	}
+	if w.bytes != 0 {
+		t.Errorf("%d bytes are still counted", w.bytes)
 	}
 }

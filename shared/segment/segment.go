@@ -74,6 +74,19 @@ type Segment struct {
 // all lines are empty.
 func (s *Segment) Encoded(c Column) []byte { return s.columns[c] }
 
+// DecodedBytes is about what decoding every column takes: what the columns say
+// they hold, which decoding refuses to exceed, and their offsets.
+func (s *Segment) DecodedBytes() int {
+	n := s.Lines * (8 + 4 + 4*4)
+	for _, c := range s.columns {
+		if len(c) > 0 {
+			raw, _ := binary.Uvarint(c[1:])
+			n += int(min(raw, MaxColumn)) //nolint:gosec // bounded
+		}
+	}
+	return n
+}
+
 // Parse reads the head of an encoded segment and finds its columns, which
 // stay views of b.
 func Parse(b []byte) (*Segment, error) {
