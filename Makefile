@@ -104,5 +104,5 @@ bench-path: build ## Measure the path: latency of a line, CPU of a million, time
 
 .PHONY: clean
 clean: ## Remove what was built; the data of `make run` in .run stays (remove it by hand).
-	@rm -rf bin dist dashboard/node_modules
+	@rm -rf bin dist dashboard/node_modules test/clients/dist
 	@find dashboard/dist -mindepth 1 -not -name '.*' -delete 2>/dev/null || true

@@ -165,7 +165,7 @@ func TestBrowserAndPublishedClient(t *testing.T) {
 	env := append(os.Environ(), "THEAZO_URL="+a.URL, "THEAZO_API_KEY="+tenant.Key, "E2E_AGENT_ID=agt_sample", "THEAZO_AGENT_ID=agt_sample", "THEAZO_SESSION_ID=ses_sample", "CI=true")
 
 	t.Run("published client", func(t *testing.T) {
-		run(t, "clients", env, "node", "--test", "published-client.test.mjs")
+		run(t, ".", env, "clients/run")
 	})
 	t.Run("browser", func(t *testing.T) {
 		run(t, "../dashboard", env, "npm", "run", "--silent", "e2e", "--", "--output", filepath.Join(dir, "playwright"))

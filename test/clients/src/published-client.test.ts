@@ -1,25 +1,30 @@
 import assert from 'node:assert/strict';
-import http from 'node:http';
 import { once } from 'node:events';
-import { before, test } from 'node:test';
-import { EventSourceLike, Theazo, TheazoError, messages } from './published-client.mjs';
-import { MinimalWebSocket, WebSocket } from './websocket.mjs';
+import http from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { test } from 'node:test';
+import type { Envelope, Heartbeat, LogEntry, StreamedEntry, StreamToken } from './contract.js';
+import { EventSourceLike, messages, type ServerEvent, textOf, Theazo, TheazoError } from './published-client.js';
+import { MinimalWebSocket, WebSocket } from './websocket.js';
 
-const { THEAZO_URL: baseUrl, THEAZO_API_KEY: apiKey, THEAZO_AGENT_ID: agentId, THEAZO_SESSION_ID: sessionId } = process.env;
+const baseUrl = setting('THEAZO_URL');
+const apiKey = setting('THEAZO_API_KEY');
+const agentId = setting('THEAZO_AGENT_ID');
+const sessionId = setting('THEAZO_SESSION_ID');
+const theazo = new Theazo({ apiKey, baseUrl });
 // A loaded machine is slow; a hanging test must still end.
 const patience = { timeout: 120_000 };
-let theazo;
 
-before(() => {
-  for (const [name, value] of Object.entries({ THEAZO_URL: baseUrl, THEAZO_API_KEY: apiKey, THEAZO_AGENT_ID: agentId, THEAZO_SESSION_ID: sessionId })) {
-    assert.ok(value, `set ${name}: README.md says how to run this`);
-  }
-  theazo = new Theazo({ apiKey, baseUrl });
-});
+function setting(name: string): string {
+  const value = process.env[name];
+  assert.ok(value, `set ${name}: README.md says how to run this`);
+  return value;
+}
 
 const isoMillis = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
-function assertEntry(entry) {
+// assertEntry looks whether an entry is what its type promises.
+function assertEntry(entry: LogEntry): void {
   assert.match(entry.id, /^log_/);
   assert.match(entry.timestamp, isoMillis);
   assert.ok(['debug', 'info', 'warn', 'error'].includes(entry.level), entry.level);
@@ -28,8 +33,24 @@ function assertEntry(entry) {
   assert.equal(typeof entry.message, 'string');
 }
 
-async function take(stream, count) {
-  const taken = [];
+function assertStreamed(entry: StreamedEntry): void {
+  assertEntry(entry);
+  assert.match(entry.cursor, /^\d+-\d+$/);
+}
+
+// refusal returns the error that a call must end with.
+async function refusal(call: Promise<unknown>): Promise<TheazoError> {
+  const error: unknown = await call.then(() => 'it was answered', (reason: unknown) => reason);
+  assert.ok(error instanceof TheazoError, String(error));
+  return error;
+}
+
+function streamToken(): Promise<StreamToken> {
+  return theazo.request<StreamToken>('POST', '/v1/stream-tokens', { body: { agentId } });
+}
+
+async function take<T>(stream: AsyncIterable<T>, count: number): Promise<T[]> {
+  const taken: T[] = [];
   for await (const entry of stream) {
     taken.push(entry);
     if (taken.length === count) break;
@@ -56,16 +77,17 @@ test('logs.query filters by level exactly, by text, and by time', patience, asyn
   const old = await theazo.logs.query({ agentId, until: '2001-01-01' });
   assert.equal(old.total, 0);
   const [entry] = (await theazo.logs.query({ agentId, limit: 1 })).logs;
+  assert.ok(entry);
   const found = await theazo.logs.query({ agentId, search: entry.message.slice(0, 20).toUpperCase() });
   assert.ok(found.total >= 1);
 });
 
 test('logs.query pages without a line twice', patience, async () => {
   const until = new Date().toISOString();
-  const seen = new Set();
-  let cursor;
+  const seen = new Set<string>();
+  let cursor: string | null = null;
   for (let pages = 0; pages < 3; pages += 1) {
-    const { logs, page } = await theazo.logs.query({ agentId, until, limit: 2, cursor });
+    const { logs, page }: Awaited<ReturnType<typeof theazo.logs.query>> = await theazo.logs.query({ agentId, until, limit: 2, ...(cursor !== null && { cursor }) });
     for (const { id } of logs) assert.ok(!seen.has(id) && seen.add(id), id);
     if (!page.hasMore) break;
     cursor = page.cursor;
@@ -74,14 +96,13 @@ test('logs.query pages without a line twice', patience, async () => {
 });
 
 test('errors carry code, field and request id in both places', patience, async () => {
-  const bad = await theazo.logs.query({ agentId, level: 'loud' }).catch((error) => error);
-  assert.ok(bad instanceof TheazoError, String(bad));
-  assert.deepEqual([bad.status, bad.code, bad.details.errors[0].field], [400, 'invalid_request', 'level']);
-  assert.match(bad.requestIdInside, /^req_/);
+  const bad = await refusal(theazo.request('GET', '/v1/logs', { parameters: { agentId, level: 'loud' } }));
+  assert.deepEqual([bad.status, bad.code, bad.details?.errors?.[0]?.field], [400, 'invalid_request', 'level']);
+  assert.match(bad.requestIdInside ?? '', /^req_/);
   assert.equal(bad.requestIdInside, bad.requestIdBeside);
-  const missing = await theazo.request('GET', '/v1/agents/agt_of_nobody').catch((error) => error);
+  const missing = await refusal(theazo.request('GET', '/v1/agents/agt_of_nobody'));
   assert.deepEqual([missing.status, missing.code], [404, 'not_found']);
-  const unknown = await new Theazo({ apiKey: 'th_live_wrong', baseUrl }).logs.query({}).catch((error) => error);
+  const unknown = await refusal(new Theazo({ apiKey: 'th_live_wrong', baseUrl }).logs.query({}));
   assert.deepEqual([unknown.status, unknown.code], [401, 'unauthorized']);
 });
 
@@ -94,20 +115,19 @@ test('the SSE reader of the package sees entries and nothing else', patience, as
 
 test('logs.stream is one entry per WebSocket message', patience, async () => {
   for (const entry of await take(theazo.logs.stream({ agentId, sessionId }), 2)) {
-    assertEntry(entry);
-    assert.match(entry.cursor, /^\d+-\d+$/);
+    assertStreamed(entry);
   }
 });
 
 test('a WebSocket with theazo.logs.v1 subscribes, and resumes where it was', patience, async () => {
   const url = new URL('/v1/logs/stream', baseUrl).href.replace('http', 'ws');
-  const entriesAfter = async (after) => {
-    const socket = new WebSocket(url, ['theazo.logs.v1', `theazo.token.${(await theazo.request('POST', '/v1/stream-tokens', { body: { agentId } })).token}`]);
+  const entriesAfter = async (after: { tail: number } | { after: string }) => {
+    const socket = new WebSocket(url, ['theazo.logs.v1', `theazo.token.${(await streamToken()).token}`]);
     await once(socket, 'open');
     assert.equal(socket.protocol, 'theazo.logs.v1');
     socket.send(JSON.stringify({ type: 'subscribe', id: 's', filters: { agentId }, ...after }));
-    const taken = [];
-    for await (const message of messages(socket)) {
+    const taken: Extract<Envelope, { type: 'log' }>[] = [];
+    for await (const message of messages<Envelope | Envelope[]>(socket)) {
       for (const envelope of [message].flat()) {
         assert.equal(envelope.sub, 's', JSON.stringify(envelope));
         if (envelope.type === 'log') taken.push(envelope);
@@ -117,24 +137,25 @@ test('a WebSocket with theazo.logs.v1 subscribes, and resumes where it was', pat
     return taken;
   };
   const [first, second] = await entriesAfter({ tail: 2 });
+  assert.ok(first && second);
   assertEntry(first.entry);
   const [again] = await entriesAfter({ after: first.cursor });
-  assert.equal(again.entry.id, second.entry.id);
+  assert.equal(again?.entry.id, second.entry.id);
 });
 
 test('a browser reads the agent stream with a token, and resumes without a gap', patience, async () => {
-  const { token, expiresAt } = await theazo.request('POST', '/v1/stream-tokens', { body: { agentId } });
+  const { token, expiresAt } = await streamToken();
   assert.match(token, /^thz_/);
   assert.match(expiresAt, isoMillis);
   const url = `${baseUrl}/v1/agents/${agentId}/logs/stream?tail=1&token=${token}`;
-  const seen = [];
-  const kinds = new Set();
+  const seen: StreamedEntry[] = [];
+  const kinds = new Set<string>();
   const source = new EventSourceLike(url);
   for (const kind of ['ready', 'log', 'heartbeat', 'gap']) source.addEventListener(kind, () => kinds.add(kind));
-  await new Promise((resolve) => {
+  await new Promise<void>((resolve) => {
     source.addEventListener('log', ({ data, lastEventId }) => {
-      const entry = JSON.parse(data);
-      assertEntry(entry);
+      const entry = JSON.parse(data) as StreamedEntry;
+      assertStreamed(entry);
       assert.equal(entry.cursor, lastEventId);
       seen.push(entry);
       if (seen.length === 3) resolve();
@@ -146,27 +167,30 @@ test('a browser reads the agent stream with a token, and resumes without a gap',
 
   // What EventSource does when a connection breaks: the same URL with
   // Last-Event-ID. From the first line it must get the second.
-  const response = await fetch(url, { headers: { Accept: 'text/event-stream', 'Last-Event-ID': seen[0].cursor } });
+  const [first, second] = seen;
+  assert.ok(first && second);
+  const response = await fetch(url, { headers: { Accept: 'text/event-stream', 'Last-Event-ID': first.cursor } });
   assert.equal(response.status, 200);
   let text = '';
-  for await (const chunk of response.body.pipeThrough(new TextDecoderStream())) {
+  for await (const chunk of textOf(response)) {
     text += chunk;
     if (/^data: .*\n/m.test(text)) break;
   }
-  assert.equal(JSON.parse(/^data: (.*)$/m.exec(text)[1]).id, seen[1].id);
+  const resumed = JSON.parse(/^data: (.*)$/m.exec(text)?.[1] ?? 'null') as LogEntry | null;
+  assert.equal(resumed?.id, second.id);
 });
 
 test('a heartbeat comes every 15 s and is no entry for the package', patience, async () => {
   const source = new EventSourceLike(`${baseUrl}/v1/logs/stream?search=no-line-holds-this-5f1c0f&token=${apiKey}`);
-  const beat = await new Promise((resolve) => { source.addEventListener('heartbeat', resolve); });
-  assert.match(JSON.parse(beat.data).timestamp, isoMillis);
+  const beat = await new Promise<ServerEvent>((resolve) => { source.addEventListener('heartbeat', resolve); });
+  assert.match((JSON.parse(beat.data) as Heartbeat).timestamp, isoMillis);
   assert.match(beat.lastEventId, /^\d+-\d+$/);
   await source.close();
 });
 
 test('a token opens no other agent, and is refused outside of streams', patience, async () => {
-  const { token } = await theazo.request('POST', '/v1/stream-tokens', { body: { agentId } });
-  const status = async (path) => {
+  const { token } = await streamToken();
+  const status = async (path: string) => {
     const response = await fetch(`${baseUrl}${path}`);
     await response.body?.cancel();
     return response.status;
@@ -178,7 +202,7 @@ test('a token opens no other agent, and is refused outside of streams', patience
 });
 
 test('the client retries 429 and 5xx twice, and nothing else', patience, async () => {
-  const answers = [];
+  const answers: number[] = [];
   let calls = 0;
   const server = http.createServer((request, response) => {
     calls += 1;
@@ -187,16 +211,16 @@ test('the client retries 429 and 5xx twice, and nothing else', patience, async (
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  const client = new Theazo({ apiKey, baseUrl: `http://127.0.0.1:${server.address().port}`, retryDelays: [1, 2] });
+  const client = new Theazo({ apiKey, baseUrl: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, retryDelays: [1, 2] });
   try {
     answers.push(503, 429);
     await client.logs.query({});
     assert.equal(calls, 3);
     answers.push(500, 500, 500);
-    assert.equal((await client.logs.query({}).catch((error) => error)).status, 500);
+    assert.equal((await refusal(client.logs.query({}))).status, 500);
     assert.equal(calls, 6);
     answers.push(404);
-    assert.equal((await client.logs.query({}).catch((error) => error)).status, 404);
+    assert.equal((await refusal(client.logs.query({}))).status, 404);
     assert.equal(calls, 7);
   } finally {
     server.close();
@@ -206,5 +230,5 @@ test('the client retries 429 and 5xx twice, and nothing else', patience, async (
 
 test('the minimal WebSocket reads messages of every length', patience, async () => {
   const socket = new MinimalWebSocket(`${baseUrl.replace('http', 'ws')}/v1/logs/stream?tail=20&token=${apiKey}`);
-  for (const entry of await take(messages(socket), 2)) assertEntry(entry);
+  for (const entry of await take(messages<StreamedEntry>(socket), 2)) assertStreamed(entry);
 });
