@@ -34,8 +34,13 @@ const (
 // skewToLog is the difference between a node's clock and ours that is worth a line.
 const skewToLog = 5 * time.Second
 
-// frameOverhead is what a frame costs beside its bytes while it is held.
-const frameOverhead = 1 << 10
+// What a frame costs beside its bytes while it is held, and what each part of
+// it costs that is held decoded: a few bytes of a body make one.
+const (
+	frameOverhead  = 1 << 10
+	originOverhead = 128
+	recordOverhead = 1 << 10
+)
 
 type bidi = grpc.BidiStreamingServer[wire.StreamRequest, wire.StreamResponse]
 
@@ -304,8 +309,15 @@ func (x *session) take(k streamKey, f frame.Frame) {
 		x.metrics.quarantined.Inc()
 		x.log.Error("frame cannot be read, it goes to quarantine", "frame", r.String(), "bytes", len(r.Body), "error", r.Quarantine)
 	}
+	size, more := int64(len(f.Body))+frameOverhead, decodedSize(r)
+	if refused := x.pipeline.reserve(f.Org, more); refused != "" {
+		x.pipeline.release(f.Org, size)
+		x.metrics.throttled.WithLabelValues("memory").Inc()
+		x.replies.refuse(k, f.First, waitForMemory, refused)
+		return
+	}
 	x.replies.taken()
-	x.pipeline.enqueue(&item{received: r, size: int64(len(f.Body)) + frameOverhead, settle: func(o frame.Outcome, refused string) {
+	x.pipeline.enqueue(&item{received: r, size: size + more, settle: func(o frame.Outcome, refused string) {
 		if refused != "" {
 			x.replies.refuse(k, r.First, waitForStore, refused)
 			x.replies.dropped()
@@ -313,6 +325,15 @@ func (x *session) take(k streamKey, f frame.Frame) {
 		}
 		x.replies.settle(k, r.Last(), o)
 	}})
+}
+
+// decodedSize is about what a checked frame holds beside its bytes.
+func decodedSize(r *frame.Received) int64 {
+	n := int64(len(r.Events)+len(r.Gaps)) * recordOverhead
+	if r.Segment != nil {
+		n += int64(len(r.Segment.Origins)) * originOverhead
+	}
+	return n
 }
 
 // clip bounds a text that a node says about itself.

@@ -430,6 +430,34 @@ func TestAnAbsentStoreIsWaitedForWithinBounds(t *testing.T) {
 	eventually(t, "memory is given back", func() bool { return b.metric(t, "queued_bytes", "") == 0 })
 }
 
+// Frames of the events lane are held decoded: what that takes is counted.
+func TestDecodedRecordsCountAsMemory(t *testing.T) {
+	b := start(t, func(c *ingest.Config) { c.OrgMemory = 24 << 20 }, "org_a")
+	b.store.Before(func([]*frame.Received) error { return telemetry.Failf(telemetry.Unavailable, "The database is away.") })
+	at := time.Now().UTC().Truncate(time.Microsecond)
+	events := slices.Repeat([]telemetry.Event{{Type: "x", Timestamp: at, Origin: telemetry.Origin{Agent: "a"}}}, frame.MaxCount)
+	body, err := wire.EncodeRecords(events, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := b.open(t, b.enrol(t, "org_a"))
+	const sent = 5
+	if sent*len(body) > 4<<20 {
+		t.Fatalf("the frames take %d bytes as they come", sent*len(body))
+	}
+	for i := range uint64(sent) {
+		s.send(&wire.Frame{
+			Lane: wire.Lane_LANE_EVENTS, Class: wire.Class_CLASS_IMPORTANT, Epoch: 1, First: 1 + i*frame.MaxCount, Count: frame.MaxCount, Body: body,
+		})
+	}
+	if throttle := s.next().GetThrottle(); throttle == nil {
+		t.Fatal("something was acknowledged")
+	}
+	b.store.Before(nil)
+	eventually(t, "what was taken is stored", func() bool { return b.store.Commits() > 0 })
+	eventually(t, "memory is given back", func() bool { return b.metric(t, "queued_bytes", "") == 0 })
+}
+
 func TestStoppingCommitsAndAcknowledgesWhatWasTaken(t *testing.T) {
 	b := start(t, nil, "org_a")
 	held := make(chan struct{})
