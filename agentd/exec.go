@@ -1,7 +1,6 @@
 package agentd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -61,15 +60,16 @@ func (c *Command) Run(ctx context.Context, _ source.Positions, to source.Sink) e
 	}
 	cmd := exec.Command(c.Args[0], c.Args[1:]...) //nolint:gosec,noctx // the operator's own command; it outlives ctx by design
 	cmd.Stdin = os.Stdin
-	stdout, err := cmd.StdoutPipe()
+	outputs, err := c.outputs(cmd)
 	if err != nil {
 		return fmt.Errorf("pipe for %s: %w", c.Args[0], err)
 	}
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		return fmt.Errorf("pipe for %s: %w", c.Args[0], err)
+	err = cmd.Start()
+	for _, o := range outputs {
+		_ = o.to.Close() // the child has its own
+		defer func() { _ = o.from.Close() }()
 	}
-	if err := cmd.Start(); err != nil {
+	if err != nil {
 		c.exitCode = startFailure(err)
 		return fmt.Errorf("start %s: %w", c.Args[0], err)
 	}
@@ -79,11 +79,15 @@ func (c *Command) Run(ctx context.Context, _ source.Positions, to source.Sink) e
 	stopForwarding := c.forwardSignals(ctx, cmd.Process)
 
 	var wg sync.WaitGroup
-	wg.Go(func() { c.collect(keep, stdout, c.Stdout, target, telemetry.Stdout, to) })
-	wg.Go(func() { c.collect(keep, stderr, c.Stderr, target, telemetry.Stderr, to) })
-	wg.Wait() // Wait closes the pipes, so everything is read before
+	for _, o := range outputs {
+		wg.Go(func() { c.collect(keep, o, target, to) })
+	}
 	err = cmd.Wait()
 	stopForwarding()
+	for _, o := range outputs {
+		_ = o.from.SetReadDeadline(time.Now().Add(heldOutput)) // collect drains what is there by then
+	}
+	wg.Wait()
 	c.ended(keep, to, target, cmd.ProcessState, err)
 	return nil
 }
@@ -127,18 +131,30 @@ func (c *Command) target() (source.Target, error) {
 }
 
 // forwardSignals passes on what is meant for the child, until the returned
-// function is called.
+// function is called. We are asked to end by ctx or a signal: the child gets
+// SIGTERM; when we are asked again it is killed, or it would outlive us.
+// timeout(1) sends its signal twice in a row, so a second counts as one only
+// after a moment.
 func (c *Command) forwardSignals(ctx context.Context, p *os.Process) (stop func()) {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGWINCH)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGQUIT, syscall.SIGWINCH, syscall.SIGINT, syscall.SIGTERM)
 	end := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		asked := ctx.Done()
+		var first time.Time
 		for {
 			select {
 			case s := <-signals:
-				_ = p.Signal(s) // it may just have ended
+				switch {
+				case s != syscall.SIGINT && s != syscall.SIGTERM:
+					_ = p.Signal(s) // it may just have ended
+				case first.IsZero():
+					first = time.Now()
+				case time.Since(first) > time.Second:
+					c.Log.Warn("asked to end a second time: killing the child", "pid", p.Pid)
+					_ = p.Kill()
+				}
 			case <-asked:
 				_ = p.Signal(syscall.SIGTERM)
 				asked = nil
@@ -189,83 +205,4 @@ func cut(s string, n int) string {
 		n--
 	}
 	return s[:n]
-}
-
-// collect reads one pipe to its end, passes the bytes on and emits the lines.
-// A line longer than telemetry.MaxMessage is cut and marked.
-func (c *Command) collect(ctx context.Context, from io.Reader, pass io.Writer, t source.Target, stream telemetry.Stream, to source.Sink) {
-	r := lineReader{stream: stream}
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := from.Read(buf)
-		if n > 0 {
-			if _, e := pass.Write(buf[:n]); e != nil {
-				c.Log.Debug("output was not passed on", "stream", stream.String(), "error", e)
-			}
-			r.write(buf[:n], time.Now())
-		}
-		if err != nil {
-			r.end(time.Now())
-		}
-		if len(r.lines) > 0 {
-			if e := to.Emit(ctx, &source.Batch{Target: t, Lines: r.lines}); e != nil {
-				c.Log.Error("lines were not taken", "lines", len(r.lines), "error", e)
-			}
-			r.lines = r.lines[:0]
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// lineReader cuts a stream of bytes into lines.
-type lineReader struct {
-	stream  telemetry.Stream
-	partial []byte
-	skip    bool // the rest of an overlong line is being dropped
-	lines   []source.Line
-}
-
-func (r *lineReader) write(b []byte, at time.Time) {
-	for len(b) > 0 {
-		i := bytes.IndexByte(b, '\n')
-		if i < 0 {
-			r.add(b)
-			return
-		}
-		r.add(b[:i])
-		r.flush(at, false)
-		b = b[i+1:]
-	}
-}
-
-func (r *lineReader) add(b []byte) {
-	if room := telemetry.MaxMessage - len(r.partial); len(b) > room {
-		b = b[:room]
-		r.skip = true
-	}
-	r.partial = append(r.partial, b...)
-}
-
-func (r *lineReader) flush(at time.Time, partial bool) {
-	text := bytes.TrimSuffix(r.partial, []byte{'\r'})
-	if r.skip { // cut between two runes
-		for n := len(text) - 1; n >= 0 && n >= len(text)-utf8.UTFMax; n-- {
-			if utf8.RuneStart(text[n]) {
-				if !utf8.FullRune(text[n:]) {
-					text = text[:n]
-				}
-				break
-			}
-		}
-	}
-	r.lines = append(r.lines, source.Line{Timestamp: at.UTC(), Text: text, Truncated: r.skip, Partial: partial, Stream: r.stream})
-	r.partial, r.skip = nil, false // the line holds the bytes until it is emitted
-}
-
-func (r *lineReader) end(at time.Time) {
-	if len(r.partial) > 0 {
-		r.flush(at, true)
-	}
 }

@@ -3,8 +3,12 @@ package agentd
 import (
 	"bytes"
 	"context"
+	"os"
+	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -118,6 +122,116 @@ func TestExecStopsItsChildWhenAsked(t *testing.T) {
 	}
 	if c.ExitCode() != 3 || s.lines[len(s.lines)-1] != "stdout:bye" {
 		t.Errorf("exit code %d, lines %q: the last words are missing", c.ExitCode(), s.lines)
+	}
+}
+
+// until polls check until it holds.
+func until(t *testing.T, check func() bool) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	for !check() {
+		select {
+		case <-deadline:
+			t.Fatal("not within a minute")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (s *sinkRecorder) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.lines)
+}
+
+func TestExecAskedTwiceKillsAChildThatDoesNotListen(t *testing.T) {
+	c, _ := command(nil, "sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.05; done")
+	ours := make(chan os.Signal, 1)
+	signal.Notify(ours, syscall.SIGTERM) // one that comes after Run's end must not end the test
+	defer signal.Stop(ours)
+	ctx, cancel := context.WithCancel(t.Context())
+	s := sinkRecorder{}
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx, nil, &s) }()
+	until(t, func() bool { return s.count() > 0 })
+	cancel()
+	until(t, func() bool {
+		select {
+		case err := <-done:
+			return err == nil
+		default:
+			return syscall.Kill(os.Getpid(), syscall.SIGTERM) != nil
+		}
+	})
+	if c.ExitCode() != 137 {
+		t.Errorf("exit code %d", c.ExitCode())
+	}
+}
+
+func TestExecEndsWithItsChildWhateverHoldsThePipe(t *testing.T) {
+	c, out := command(nil, "sh", "-c", "sleep 300 & echo $!; exit 4")
+	s := sinkRecorder{}
+	if err := c.Run(t.Context(), nil, &s); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(out.String()))
+	if err != nil || c.ExitCode() != 4 || s.count() != 1 {
+		t.Fatalf("exit code %d, output %q, lines %q", c.ExitCode(), out, s.lines)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("the sleeper was not there to hold the pipe: %v", err)
+	}
+}
+
+// slowSink takes nothing until it is let.
+type slowSink struct {
+	sinkRecorder
+	open chan struct{}
+}
+
+func (s *slowSink) Emit(ctx context.Context, b *source.Batch) error {
+	<-s.open
+	return s.sinkRecorder.Emit(ctx, b)
+}
+
+func TestExecCollectsWhatAHeldPipeHolds(t *testing.T) {
+	c, _ := command(nil, "sh", "-c", "seq 1 20000; sleep 300 & echo $! >&2")
+	pids := &bytes.Buffer{}
+	c.Stderr = pids
+	s := slowSink{open: make(chan struct{})}
+	time.AfterFunc(heldOutput+heldOutput/2, func() { close(s.open) }) // the deadline of the pipe passes meanwhile
+	if err := c.Run(t.Context(), nil, &s); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(pids.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	if n := s.count(); n != 20001 {
+		t.Errorf("%d lines of 20001", n)
+	}
+}
+
+// deaf is a pipe whose reader has left after some bytes.
+type deaf struct{ left int }
+
+func (d *deaf) Write(b []byte) (int, error) {
+	if d.left -= len(b); d.left < 0 {
+		return 0, syscall.EPIPE
+	}
+	return len(b), nil
+}
+
+func TestAReaderThatLeavesEndsTheChildAsWithoutUs(t *testing.T) {
+	c, _ := command(nil, "sh", "-c", "while echo line; do :; done")
+	c.Stdout = &deaf{left: 4096}
+	s := sinkRecorder{}
+	if err := c.Run(t.Context(), nil, &s); err != nil {
+		t.Fatal(err)
+	}
+	if c.ExitCode() == 0 || s.count() < 4096/len("line\n") {
+		t.Errorf("exit code %d, %d lines", c.ExitCode(), s.count())
 	}
 }
 

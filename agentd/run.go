@@ -66,6 +66,7 @@ type agent struct {
 
 	mu     sync.Mutex
 	uplink *uplink.Uplink // nil until the node is enrolled
+	alone  bool           // nothing can be sent: the node cannot be enrolled
 }
 
 func (a *agent) stateDir(name string) string { return filepath.Join(a.Config.StateDir, name) }
@@ -204,6 +205,9 @@ func (a *agent) runUplink(ctx context.Context, id *uplink.Identity, q queue) err
 		if _, err := a.enroll(ctx); err != nil {
 			if ctx.Err() == nil {
 				a.Log.Error("output is only kept on this machine", "error", err)
+				a.mu.Lock()
+				a.alone = true
+				a.mu.Unlock()
 				<-ctx.Done()
 			}
 			return nil
@@ -237,7 +241,10 @@ func (a *agent) drain(ctx, keep context.Context) {
 		for _, lane := range a.spool.Stats().Lane {
 			left += lane.Frames
 		}
-		if left == 0 {
+		a.mu.Lock()
+		alone := a.alone
+		a.mu.Unlock()
+		if left == 0 || alone {
 			return
 		}
 		select {

@@ -109,15 +109,13 @@ func (c *cli) dispatch(ctx context.Context) error {
 	return usageError{fmt.Errorf("unknown command %q", command)}
 }
 
-// load parses the flags of a command and reads the configuration. The loader
-// that it also returns reads it again.
-func (c *cli) load(name, what string) (agentd.Config, *agentd.Loader, error) {
+// load parses the flags of a command and reads the configuration.
+func (c *cli) load(name, what string) (agentd.Config, error) {
 	loader, err := c.loader(name, what, nil)
 	if err != nil {
-		return agentd.Config{}, nil, err
+		return agentd.Config{}, err
 	}
-	cfg, err := loader.Load()
-	return cfg, loader, err
+	return loader.Load()
 }
 
 func (c *cli) loader(name, what string, more func(*flag.FlagSet)) (*agentd.Loader, error) {
@@ -145,24 +143,35 @@ func (c *cli) loader(name, what string, more func(*flag.FlagSet)) (*agentd.Loade
 }
 
 func (c *cli) collect(ctx context.Context) error {
-	cfg, loader, err := c.load("run [flags]", "Collects until SIGINT or SIGTERM; a second one ends it at once. A changed file is applied without a restart.")
+	loader, err := c.loader("run [flags]", "Collects until SIGINT or SIGTERM; a second one ends it at once. A changed file is applied without a restart.", nil)
 	if err != nil {
 		return err
 	}
 	if len(c.args) > 0 {
 		return usageError{fmt.Errorf("run takes no arguments, found %q (for a process: agentd exec -- %s)", c.args[0], c.args[0])}
 	}
+	cfg, err := loader.Load()
+	if err != nil {
+		return err
+	}
 	log := logging.New("agentd", cfg.Log, c.errOut)
 	return agentd.Run(ctx, agentd.Options{Config: cfg, Version: version, Log: log, Reload: loader.Watch(ctx, log.Named("config"))})
 }
 
 func (c *cli) exec(ctx context.Context) error {
-	cfg, _, err := c.load("exec [flags] -- CMD ARG…", "Runs CMD, passes its output and signals on, collects the output, ends with its exit code.\nTHEAZO_AGENT_ID, THEAZO_SESSION_ID, THEAZO_USER_ID, THEAZO_ORG_ID and THEAZO_ENVIRONMENT say whom it belongs to.")
+	// Whoever reads our output may leave; that must not end us before what the
+	// child wrote is on disk. (Notify, not Ignore: a child would inherit that.)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	loader, err := c.loader("exec [flags] -- CMD ARG…", "Runs CMD, passes its output and signals on, collects the output, ends with its exit code.\nTHEAZO_AGENT_ID, THEAZO_SESSION_ID, THEAZO_USER_ID, THEAZO_ORG_ID and THEAZO_ENVIRONMENT say whom it belongs to.", nil)
 	if err != nil {
 		return err
 	}
 	if len(c.args) == 0 {
 		return usageError{errors.New("exec: give the command after --")}
+	}
+	cfg, err := loader.Load()
+	if err != nil {
+		return err
 	}
 	log := logging.New("agentd", cfg.Log, c.errOut)
 	child := agentd.NewCommand(c.args, log.Named("exec"))
@@ -177,7 +186,7 @@ func (c *cli) exec(ctx context.Context) error {
 }
 
 func (c *cli) enroll(ctx context.Context) error {
-	cfg, _, err := c.load("enroll [flags]", "Trades the join token for this node's certificate. The key is made here and never leaves.")
+	cfg, err := c.load("enroll [flags]", "Trades the join token for this node's certificate. The key is made here and never leaves.")
 	if err != nil {
 		return err
 	}
@@ -194,7 +203,7 @@ func (c *cli) enroll(ctx context.Context) error {
 }
 
 func (c *cli) checkConfig() error {
-	cfg, _, err := c.load("check-config [flags]", "Reads the configuration and prints it as it will be used.")
+	cfg, err := c.load("check-config [flags]", "Reads the configuration and prints it as it will be used.")
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// TestMain lets the test binary be agentd itself.
+func TestMain(m *testing.M) {
+	if os.Getenv("TEST_AS_AGENTD") != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// A write to a closed stdout ends a Go program by default, without a word: the
+// child would be orphaned and what it wrote lost.
+func TestExecOutlivesTheReaderOfItsOutput(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "exec", "-state_dir", t.TempDir(), "-aggregator.addresses", "127.0.0.1:1", //nolint:gosec // ourselves
+		"--", "sh", "-c", "trap 'exit 5' PIPE; while echo line 2>/dev/null; do :; done; exit 5")
+	cmd.Env = append(os.Environ(), "TEST_AS_AGENTD=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "line\n" {
+		t.Fatalf("%q %v", line, err)
+	}
+	_ = out.Close()
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 5 {
+		t.Fatalf("agentd ended with %v instead of its child's exit code", err)
+	}
+}
+
+func TestMistakesInACallComeBeforeTheConfiguration(t *testing.T) {
+	for _, args := range [][]string{{"exec"}, {"exec", "--"}, {"run", "extra"}, {"bogus"}, {}} {
+		c := cli{args: args, out: io.Discard, errOut: io.Discard}
+		if code := c.run(t.Context()); code != 2 {
+			t.Errorf("agentd %q ends with %d, not 2", args, code)
+		}
+	}
+}

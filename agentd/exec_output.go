@@ -1,0 +1,158 @@
+package agentd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+const (
+	// heldOutput is how long output is still read after the child has ended:
+	// something that it started may hold the pipe for ever.
+	heldOutput = 2 * time.Second
+	// drainOutput bounds what is read after that: all that a pipe can hold.
+	drainOutput = 1 << 20
+)
+
+// output is one of the child's two streams.
+type output struct {
+	stream   telemetry.Stream
+	from, to *os.File  // our end of the pipe and the child's
+	pass     io.Writer // where it is passed on to
+
+	held bool // the child has ended and the pipe is still open
+	left int  // what is still read then
+}
+
+// read reads until the end; once the deadline of a held pipe has passed, what
+// lies in it, which is there at once.
+func (o *output) read(b []byte) (int, error) {
+	if !o.held {
+		n, err := o.from.Read(b)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		o.held, o.left = true, drainOutput
+	}
+	if o.left <= 0 {
+		return 0, io.EOF
+	}
+	_ = o.from.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	n, err := o.from.Read(b[:min(len(b), o.left)])
+	o.left -= n
+	return n, err
+}
+
+// outputs makes the pipes of a command. They are files of ours, so that Wait
+// waits for the child alone.
+func (c *Command) outputs(cmd *exec.Cmd) ([]*output, error) {
+	list := []*output{{stream: telemetry.Stdout, pass: c.Stdout}, {stream: telemetry.Stderr, pass: c.Stderr}}
+	for i, o := range list {
+		var err error
+		if o.from, o.to, err = os.Pipe(); err != nil {
+			for _, o := range list[:i] {
+				_ = o.from.Close()
+				_ = o.to.Close()
+			}
+			return nil, err
+		}
+	}
+	cmd.Stdout, cmd.Stderr = list[0].to, list[1].to
+	return list, nil
+}
+
+// collect reads one pipe to its end, passes the bytes on and emits the lines.
+// A line longer than telemetry.MaxMessage is cut and marked. When whoever reads
+// our output leaves, the pipe is closed: the child learns of it as it would
+// without us, and what it wrote until then is collected.
+func (c *Command) collect(ctx context.Context, o *output, t source.Target, to source.Sink) {
+	r := lineReader{stream: o.stream}
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := o.read(buf)
+		if n > 0 {
+			r.write(buf[:n], time.Now())
+			if _, e := o.pass.Write(buf[:n]); errors.Is(e, syscall.EPIPE) {
+				err = e
+			} else if e != nil {
+				c.Log.Debug("output was not passed on", "stream", o.stream.String(), "error", e)
+			}
+		}
+		if err != nil {
+			r.end(time.Now())
+		}
+		if len(r.lines) > 0 {
+			if e := to.Emit(ctx, &source.Batch{Target: t, Lines: r.lines}); e != nil {
+				c.Log.Error("lines were not taken", "lines", len(r.lines), "error", e)
+			}
+			r.lines = r.lines[:0]
+		}
+		if err != nil {
+			_ = o.from.Close()
+			break
+		}
+	}
+	if o.held {
+		c.Log.Warn("the child has ended, but something that it started still holds its output: it is read no further", "stream", o.stream.String())
+	}
+}
+
+// lineReader cuts a stream of bytes into lines.
+type lineReader struct {
+	stream  telemetry.Stream
+	partial []byte
+	skip    bool // the rest of an overlong line is being dropped
+	lines   []source.Line
+}
+
+func (r *lineReader) write(b []byte, at time.Time) {
+	for len(b) > 0 {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			r.add(b)
+			return
+		}
+		r.add(b[:i])
+		r.flush(at, false)
+		b = b[i+1:]
+	}
+}
+
+func (r *lineReader) add(b []byte) {
+	if room := telemetry.MaxMessage - len(r.partial); len(b) > room {
+		b = b[:room]
+		r.skip = true
+	}
+	r.partial = append(r.partial, b...)
+}
+
+func (r *lineReader) flush(at time.Time, partial bool) {
+	text := bytes.TrimSuffix(r.partial, []byte{'\r'})
+	if r.skip { // cut between two runes
+		for n := len(text) - 1; n >= 0 && n >= len(text)-utf8.UTFMax; n-- {
+			if utf8.RuneStart(text[n]) {
+				if !utf8.FullRune(text[n:]) {
+					text = text[:n]
+				}
+				break
+			}
+		}
+	}
+	r.lines = append(r.lines, source.Line{Timestamp: at.UTC(), Text: text, Truncated: r.skip, Partial: partial, Stream: r.stream})
+	r.partial, r.skip = nil, false // the line holds the bytes until it is emitted
+}
+
+func (r *lineReader) end(at time.Time) {
+	if len(r.partial) > 0 {
+		r.flush(at, true)
+	}
+}
