@@ -7,7 +7,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -17,6 +16,7 @@ import (
 	"github.com/theazo/observability/agentd"
 	"github.com/theazo/observability/shared/config"
 	"github.com/theazo/observability/shared/logging"
+	"github.com/theazo/observability/shared/program"
 )
 
 // version is set by the Makefile.
@@ -42,72 +42,21 @@ Every setting can stand in the file given by -config, in the environment or in a
 'agentd COMMAND -help' lists them.
 `
 
-// cli is one call of the program.
-type cli struct {
-	args        []string
-	out, errOut io.Writer
-}
+func main() { agentdProgram().Main() }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	c := cli{args: os.Args[1:], out: os.Stdout, errOut: os.Stderr}
-	os.Exit(c.run(ctx)) //nolint:gocritic // nothing is left to clean up: run has returned
-}
-
-// usageError is a mistake in the call, which exits with 2.
-type usageError struct{ error }
-
-// exitError carries a child's exit code.
-type exitError int
-
-func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
-
-func (c *cli) run(ctx context.Context) int {
-	err := c.dispatch(ctx)
-	var mistake usageError
-	var exit exitError
-	switch {
-	case err == nil || errors.Is(err, flag.ErrHelp):
-		return 0
-	case errors.As(err, &exit):
-		return int(exit)
-	case errors.As(err, &mistake):
-		_, _ = fmt.Fprintf(c.errOut, "agentd: %v\nRun 'agentd help' for the commands.\n", err)
-		return 2
+func agentdProgram() *program.Program {
+	commands := map[string]func(*cli, context.Context) error{
+		"run": (*cli).collect, "exec": (*cli).exec, "enroll": (*cli).enroll, "status": (*cli).status, "check-config": (*cli).checkConfig,
 	}
-	_, _ = fmt.Fprintf(c.errOut, "agentd: %v\n", err)
-	return 1
+	p := &program.Program{Name: "agentd", Version: version, Usage: usage, Commands: map[string]func(context.Context, *program.Call) error{}}
+	for name, run := range commands {
+		p.Commands[name] = func(ctx context.Context, c *program.Call) error { return run(&cli{c}, ctx) }
+	}
+	return p
 }
 
-func (c *cli) dispatch(ctx context.Context) error {
-	if len(c.args) == 0 {
-		_, _ = io.WriteString(c.errOut, usage)
-		return usageError{errors.New("no command is given")}
-	}
-	command := c.args[0]
-	c.args = c.args[1:]
-	switch command {
-	case "run":
-		return c.collect(ctx)
-	case "exec":
-		return c.exec(ctx)
-	case "enroll":
-		return c.enroll(ctx)
-	case "status":
-		return c.status(ctx)
-	case "check-config":
-		return c.checkConfig()
-	case "version", "-version", "--version":
-		_, err := fmt.Fprintln(c.out, "agentd", version)
-		return err
-	case "help", "-h", "-help", "--help":
-		_, err := io.WriteString(c.out, usage)
-		return err
-	}
-	return usageError{fmt.Errorf("unknown command %q", command)}
-}
+// cli is one call of a command.
+type cli struct{ *program.Call }
 
 // load parses the flags of a command and reads the configuration.
 func (c *cli) load(name, what string) (agentd.Config, error) {
@@ -119,26 +68,18 @@ func (c *cli) load(name, what string) (agentd.Config, error) {
 }
 
 func (c *cli) loader(name, what string, more func(*flag.FlagSet)) (*agentd.Loader, error) {
-	own := flag.NewFlagSet(name, flag.ContinueOnError)
-	own.SetOutput(c.out)
-	if more != nil {
-		more(own)
-	}
-	loader, rest, err := agentd.NewLoader(name, c.args, more)
+	loader, rest, err := agentd.NewLoader(name, c.Args, more)
 	if errors.Is(err, flag.ErrHelp) {
-		_, _ = fmt.Fprintf(c.out, "Usage: agentd %s\n%s\n\n", name, what)
-		own.PrintDefaults()
-		_, _ = fmt.Fprint(c.out, "Settings (a YAML file is given by -config or AGENTD_CONFIG):\n")
 		defaults := agentd.Default()
-		config.New("agentd", &defaults).Help(c.out)
+		c.Help("agentd "+name, what, more, config.New("agentd", &defaults), "AGENTD_CONFIG")
 	}
 	if err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
-			err = usageError{err}
+			err = program.Usagef("%w", err)
 		}
 		return nil, err
 	}
-	c.args = rest
+	c.Args = rest
 	return loader, nil
 }
 
@@ -147,14 +88,14 @@ func (c *cli) collect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(c.args) > 0 {
-		return usageError{fmt.Errorf("run takes no arguments, found %q (for a process: agentd exec -- %s)", c.args[0], c.args[0])}
+	if len(c.Args) > 0 {
+		return program.Usagef("run takes no arguments, found %q (for a process: agentd exec -- %s)", c.Args[0], c.Args[0])
 	}
 	cfg, err := loader.Load()
 	if err != nil {
 		return err
 	}
-	log := logging.New("agentd", cfg.Log, c.errOut)
+	log := logging.New("agentd", cfg.Log, c.Err)
 	return agentd.Run(ctx, agentd.Options{Config: cfg, Version: version, Log: log, Reload: loader.Watch(ctx, log.Named("config"))})
 }
 
@@ -166,21 +107,21 @@ func (c *cli) exec(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(c.args) == 0 {
-		return usageError{errors.New("exec: give the command after --")}
+	if len(c.Args) == 0 {
+		return program.Usagef("exec: give the command after --")
 	}
 	cfg, err := loader.Load()
 	if err != nil {
 		return err
 	}
-	log := logging.New("agentd", cfg.Log, c.errOut)
-	child := agentd.NewCommand(c.args, log.Named("exec"))
+	log := logging.New("agentd", cfg.Log, c.Err)
+	child := agentd.NewCommand(c.Args, log.Named("exec"))
 	err = agentd.Run(ctx, agentd.Options{Config: cfg, Version: version, Log: log, Command: child})
 	if code := child.ExitCode(); code != 0 {
 		if err != nil {
 			log.Error("exec", "error", err)
 		}
-		return exitError(code)
+		return program.Exit(code)
 	}
 	return err
 }
@@ -198,19 +139,14 @@ func (c *cli) enroll(ctx context.Context) error {
 	if id.Platform {
 		kind = "a platform node: labels name the organisation"
 	}
-	_, err = fmt.Fprintf(c.out, "enrolled as %s (%s)\n", id.Node, kind)
+	_, err = fmt.Fprintf(c.Out, "enrolled as %s (%s)\n", id.Node, kind)
 	return err
 }
 
-func (c *cli) checkConfig() error {
+func (c *cli) checkConfig(context.Context) error {
 	cfg, err := c.load("check-config [flags]", "Reads the configuration and prints it as it will be used.")
 	if err != nil {
 		return err
 	}
-	b, err := config.YAML(&cfg)
-	if err != nil {
-		return err
-	}
-	_, err = c.out.Write(b)
-	return err
+	return c.PrintConfig(&cfg)
 }

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 // A write to a closed stdout ends a Go program by default, without a word: the
 // child would be orphaned and what it wrote lost.
 func TestExecOutlivesTheReaderOfItsOutput(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "exec", "-state_dir", t.TempDir(), "-aggregator.addresses", "127.0.0.1:1", //nolint:gosec // ourselves
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "exec", "-state_dir", t.TempDir(), "-aggregator.addresses", "127.0.0.1:1",
 		"--", "sh", "-c", "trap 'exit 5' PIPE; while echo line 2>/dev/null; do :; done; exit 5")
 	cmd.Env = append(os.Environ(), "TEST_AS_AGENTD=1")
 	out, err := cmd.StdoutPipe()
@@ -43,8 +43,7 @@ func TestExecOutlivesTheReaderOfItsOutput(t *testing.T) {
 
 func TestMistakesInACallComeBeforeTheConfiguration(t *testing.T) {
 	for _, args := range [][]string{{"exec"}, {"exec", "--"}, {"run", "extra"}, {"bogus"}, {}} {
-		c := cli{args: args, out: io.Discard, errOut: io.Discard}
-		if code := c.run(t.Context()); code != 2 {
+		if code := agentdProgram().Run(t.Context(), args, io.Discard, io.Discard); code != 2 {
 			t.Errorf("agentd %q ends with %d, not 2", args, code)
 		}
 	}

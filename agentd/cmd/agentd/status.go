@@ -32,13 +32,13 @@ func (c *cli) status(ctx context.Context) error {
 		return err
 	}
 	if asJSON || metrics {
-		_, err = c.out.Write(b)
+		_, err = c.Out.Write(b)
 		return err
 	}
 	var s agentd.Status
 	if err := json.Unmarshal(b, &s); err != nil {
 		return fmt.Errorf("answer of agentd: %w", err)
 	}
-	_, err = fmt.Fprint(c.out, s.Text())
+	_, err = fmt.Fprint(c.Out, s.Text())
 	return err
 }

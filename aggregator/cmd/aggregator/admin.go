@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/theazo/observability/aggregator"
+	"github.com/theazo/observability/shared/program"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -61,15 +62,15 @@ var adminHelp = map[string]string{ //nolint:gosec // sentences, no credentials
 // admin runs `aggregator org|key|node …` against the database that the
 // configuration names: that of a DSN, or the private one of data_dir.
 func (c *cli) admin(ctx context.Context, noun string) (err error) {
-	if len(c.args) == 0 || strings.HasPrefix(c.args[0], "-") {
-		return usageError{fmt.Errorf("%s: say what to do with it: %s", noun, verbs(noun))}
+	if len(c.Args) == 0 || strings.HasPrefix(c.Args[0], "-") {
+		return program.Usagef("%s: say what to do with it: %s", noun, verbs(noun))
 	}
-	command := noun + " " + c.args[0]
+	command := noun + " " + c.Args[0]
 	help, known := adminHelp[command]
 	if !known {
-		return usageError{fmt.Errorf("unknown command %q: use %s", command, verbs(noun))}
+		return program.Usagef("unknown command %q: use %s", command, verbs(noun))
 	}
-	c.args = c.args[1:]
+	c.Args = c.Args[1:]
 	var o options
 	cfg, err := c.load(command, help, o.flags(command))
 	if err != nil {
@@ -111,37 +112,37 @@ func verbs(noun string) string {
 
 // each runs do for every id given as an argument.
 func (c *cli) each(what string, do func(id string) error) error {
-	if len(c.args) == 0 {
-		return usageError{fmt.Errorf("give the id of the %s", what)}
+	if len(c.Args) == 0 {
+		return program.Usagef("give the id of the %s", what)
 	}
-	for _, id := range c.args {
+	for _, id := range c.Args {
 		if err := do(id); err != nil {
 			return err
 		}
-		_, _ = fmt.Fprintf(c.errOut, "%s %s is revoked\n", what, id)
+		_, _ = fmt.Fprintf(c.Err, "%s %s is revoked\n", what, id)
 	}
 	return nil
 }
 
 func (c *cli) createOrganisation(ctx context.Context, a *aggregator.Admin, o *options) error {
 	if o.name == "" {
-		return usageError{errors.New("org create: give -name")}
+		return program.Usagef("org create: give -name")
 	}
 	org, err := a.CreateOrganisation(ctx, o.name, telemetry.Mode(o.mode))
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(c.out, org)
+	_, err = fmt.Fprintln(c.Out, org)
 	return err
 }
 
 func (c *cli) createKey(ctx context.Context, a *aggregator.Admin, o *options) error {
 	if o.org == "" {
-		return usageError{errors.New("key create: give -org; 'aggregator org list' shows them")}
+		return program.Usagef("key create: give -org; 'aggregator org list' shows them")
 	}
 	env, err := telemetry.ParseEnvironment(o.env)
 	if err != nil {
-		return usageError{fmt.Errorf("key create: -environment: %w", err)}
+		return program.Usagef("key create: -environment: %w", err)
 	}
 	permissions := telemetry.AllPermissions
 	if o.permissions != "" {
@@ -158,20 +159,20 @@ func (c *cli) createKey(ctx context.Context, a *aggregator.Admin, o *options) er
 	if err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintln(c.errOut, "Keep this key: it is shown only now.")
-	_, err = fmt.Fprintln(c.out, key)
+	_, _ = fmt.Fprintln(c.Err, "Keep this key: it is shown only now.")
+	_, err = fmt.Fprintln(c.Out, key)
 	return err
 }
 
 func (c *cli) createToken(ctx context.Context, a *aggregator.Admin, o *options) error {
 	if (o.org == "") == !o.platform {
-		return usageError{errors.New("node token: give -org or -platform")}
+		return program.Usagef("node token: give -org or -platform")
 	}
 	token, err := a.CreateJoinToken(ctx, telemetry.OrgID(o.org), o.ttl, o.uses, o.name)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(c.out, token)
+	_, err = fmt.Fprintln(c.Out, token)
 	return err
 }
 
@@ -187,7 +188,7 @@ func (c *cli) listOrganisations(ctx context.Context, a *aggregator.Admin) error 
 
 func (c *cli) listKeys(ctx context.Context, a *aggregator.Admin, o *options) error {
 	if o.org == "" {
-		return usageError{errors.New("key list: give -org; 'aggregator org list' shows them")}
+		return program.Usagef("key list: give -org; 'aggregator org list' shows them")
 	}
 	list, err := a.APIKeys(ctx, telemetry.OrgID(o.org))
 	if err != nil {
@@ -237,7 +238,7 @@ func day(t time.Time) string {
 // table prints rows under a heading. Values come from tenants and nodes, so
 // control characters are shown as escapes.
 func (c *cli) table(heading string, rows int, row func(i int) []any) error {
-	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(c.Out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, heading)
 	for i := range rows {
 		cells := row(i)

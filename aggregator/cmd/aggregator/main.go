@@ -8,14 +8,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/theazo/observability/aggregator"
 	"github.com/theazo/observability/shared/config"
 	"github.com/theazo/observability/shared/logging"
-	"github.com/theazo/observability/shared/telemetry"
+	"github.com/theazo/observability/shared/program"
 )
 
 // version is set by the Makefile.
@@ -41,71 +38,26 @@ Every setting can stand in the file given by -config, in the environment or in a
 'aggregator COMMAND -help' lists them.
 `
 
-// cli is one call of the program.
-type cli struct {
-	args        []string
-	out, errOut io.Writer
-}
+func main() { aggregatorProgram().Main() }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	c := cli{args: os.Args[1:], out: os.Stdout, errOut: os.Stderr}
-	os.Exit(c.run(ctx)) //nolint:gocritic // nothing is left to clean up: run has returned
-}
-
-// usageError is a mistake in the call, which exits with 2.
-type usageError struct{ error }
-
-func (c *cli) run(ctx context.Context) int {
-	err := c.dispatch(ctx)
-	var mistake usageError
-	switch {
-	case err == nil || errors.Is(err, flag.ErrHelp):
-		return 0
-	case errors.As(err, &mistake):
-		_, _ = fmt.Fprintf(c.errOut, "aggregator: %v\nRun 'aggregator help' for the commands.\n", err)
-		return 2
+func aggregatorProgram() *program.Program {
+	commands := map[string]func(*cli, context.Context) error{
+		"serve": (*cli).serve, "migrate": (*cli).migrate, "check-config": (*cli).checkConfig,
+		"org": (*cli).org, "key": (*cli).key, "node": (*cli).node,
 	}
-	_, _ = fmt.Fprintf(c.errOut, "aggregator: %s\n", message(err))
-	return 1
+	p := &program.Program{Name: "aggregator", Version: version, Usage: usage, Commands: map[string]func(context.Context, *program.Call) error{}}
+	for name, run := range commands {
+		p.Commands[name] = func(ctx context.Context, c *program.Call) error { return run(&cli{c}, ctx) }
+	}
+	return p
 }
 
-// message is what a person should read of an error: a Failure's own sentence
-// rather than its code and cause.
-func message(err error) string {
-	if f, ok := errors.AsType[*telemetry.Failure](err); ok {
-		return f.Message
-	}
-	return err.Error()
-}
+// cli is one call of a command.
+type cli struct{ *program.Call }
 
-func (c *cli) dispatch(ctx context.Context) error {
-	if len(c.args) == 0 {
-		_, _ = io.WriteString(c.errOut, usage)
-		return usageError{errors.New("no command is given")}
-	}
-	command := c.args[0]
-	c.args = c.args[1:]
-	switch command {
-	case "serve":
-		return c.serve(ctx)
-	case "migrate":
-		return c.migrate(ctx)
-	case "org", "key", "node":
-		return c.admin(ctx, command)
-	case "check-config":
-		return c.checkConfig()
-	case "version", "-version", "--version":
-		_, err := fmt.Fprintln(c.out, "aggregator", version)
-		return err
-	case "help", "-h", "-help", "--help":
-		_, err := io.WriteString(c.out, usage)
-		return err
-	}
-	return usageError{fmt.Errorf("unknown command %q", command)}
-}
+func (c *cli) org(ctx context.Context) error  { return c.admin(ctx, "org") }
+func (c *cli) key(ctx context.Context) error  { return c.admin(ctx, "key") }
+func (c *cli) node(ctx context.Context) error { return c.admin(ctx, "node") }
 
 // load parses the flags of a command and reads the configuration. more adds
 // flags of the command's own.
@@ -115,24 +67,18 @@ func (c *cli) load(name, what string, more func(*flag.FlagSet)) (aggregator.Conf
 	fs := flag.NewFlagSet(name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	set.Flags(fs)
-	own := flag.NewFlagSet(name, flag.ContinueOnError)
 	if more != nil {
 		more(fs)
-		more(own)
 	}
-	if err := fs.Parse(c.args); err != nil {
+	if err := fs.Parse(c.Args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			_, _ = fmt.Fprintf(c.out, "Usage: aggregator %s [flags]\n%s\n\n", name, what)
-			own.SetOutput(c.out)
-			own.PrintDefaults()
-			_, _ = fmt.Fprint(c.out, "Settings (a YAML file is given by -config or AGGREGATOR_CONFIG):\n")
 			defaults := aggregator.Default()
-			config.New("aggregator", &defaults).Help(c.out)
+			c.Help("aggregator "+name+" [flags]", what, more, config.New("aggregator", &defaults), "AGGREGATOR_CONFIG")
 			return cfg, err
 		}
-		return cfg, usageError{err}
+		return cfg, program.Usagef("%w", err)
 	}
-	c.args = fs.Args()
+	c.Args = fs.Args()
 	if err := set.Load(&cfg); err != nil {
 		return cfg, err
 	}
@@ -147,7 +93,7 @@ func (c *cli) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return aggregator.Run(ctx, cfg, version, logging.New("aggregator", cfg.Log, c.errOut))
+	return aggregator.Run(ctx, cfg, version, logging.New("aggregator", cfg.Log, c.Err))
 }
 
 func (c *cli) migrate(ctx context.Context) error {
@@ -155,18 +101,13 @@ func (c *cli) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return aggregator.Migrate(ctx, cfg, logging.New("aggregator", cfg.Log, c.errOut))
+	return aggregator.Migrate(ctx, cfg, logging.New("aggregator", cfg.Log, c.Err))
 }
 
-func (c *cli) checkConfig() error {
+func (c *cli) checkConfig(context.Context) error {
 	cfg, err := c.load("check-config", "Reads the configuration and prints it as it will be used.", nil)
 	if err != nil {
 		return err
 	}
-	b, err := config.YAML(&cfg)
-	if err != nil {
-		return err
-	}
-	_, err = c.out.Write(b)
-	return err
+	return c.PrintConfig(&cfg)
 }
