@@ -46,7 +46,7 @@ func check(r *frame.Received) (unknown int) {
 // quarantine marks a frame as one of which only the bytes can be kept.
 func quarantine(r *frame.Received, reason string) {
 	const most = 1024
-	r.Segment, r.Events, r.Gaps = nil, nil, nil
+	r.Segment, r.Lines, r.Events, r.Gaps = nil, nil, nil, nil
 	r.Quarantine = reason[:min(len(reason), most)]
 }
 
@@ -95,7 +95,7 @@ func checkLogs(r *frame.Received) error {
 	if err := checkLines(lines); err != nil {
 		return err
 	}
-	r.Segment = s
+	r.Segment, r.Lines = s, lines
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -23,6 +24,9 @@ const (
 	maxBatchDecoded = 64 << 20
 )
 
+// maxKept bounds the decoded lines of frames that wait for their commit.
+const maxKept = 64 << 20
+
 // attemptsBeforeSplit is how often a batch is tried that fails with an error
 // which names neither the data nor an absent database: then its parts are tried
 // alone, so that no organisation waits for the fault of another.
@@ -32,6 +36,7 @@ const attemptsBeforeSplit = 3
 type item struct {
 	received *frame.Received
 	size     int64 // as reserved
+	kept     int64 // as keep said
 	// settle takes the outcome. refused: it cannot be stored now; the node has
 	// to send it again.
 	settle func(outcome frame.Outcome, refused string)
@@ -58,6 +63,8 @@ type pipeline struct {
 	metrics *metrics
 	seed    maphash.Seed
 	workers []*worker
+
+	kept atomic.Int64 // bytes of decoded lines that wait for their commit
 
 	mu    sync.Mutex
 	byOrg map[telemetry.OrgID]int64
@@ -96,6 +103,28 @@ func (p *pipeline) release(org telemetry.OrgID, size int64) {
 	}
 	p.total -= size
 	p.metrics.queued.Set(float64(p.total))
+}
+
+// keep lets a frame's decoded lines wait with it, so that the store need not
+// decode them a second time, as long as not too many do: the memory that
+// organisations are granted is counted in encoded bytes.
+func (p *pipeline) keep(r *frame.Received) (bytes int64) {
+	if r.Lines == nil {
+		return 0
+	}
+	bytes = int64(r.Segment.DecodedBytes())
+	if p.kept.Add(bytes) > maxKept {
+		p.kept.Add(-bytes)
+		r.Lines = nil
+		return 0
+	}
+	return bytes
+}
+
+// forget gives back what a frame held.
+func (p *pipeline) forget(i *item) {
+	p.release(i.received.Org, i.size)
+	p.kept.Add(-i.kept)
 }
 
 // enqueue hands a frame, whose memory is reserved, to its worker.
@@ -289,14 +318,14 @@ func (w *worker) setAside(ctx context.Context, batch []*item, cause error) {
 func (w *worker) refuse(i *item, cause error) {
 	r := i.received
 	w.log.Error("frame cannot be stored now, its organisation is throttled", "frame", r.String(), "node_id", r.Node, "error", cause)
-	w.release(r.Org, i.size)
+	w.forget(i)
 	i.settle(frame.Outcome{}, "the frame cannot be stored now")
 }
 
 func (w *worker) settle(batch []*item, outcomes []frame.Outcome) {
 	for n, i := range batch {
 		r := i.received
-		w.release(r.Org, i.size)
+		w.forget(i)
 		w.metrics.frames.WithLabelValues(r.Lane.String(), verdictName(outcomes[n].Verdict)).Inc()
 		if outcomes[n].Verdict == frame.Committed && !r.Tombstone {
 			w.metrics.records.WithLabelValues(r.Lane.String()).Add(float64(r.Count))
@@ -307,7 +336,7 @@ func (w *worker) settle(batch []*item, outcomes []frame.Outcome) {
 
 func (w *worker) drop(batch []*item) {
 	for _, i := range batch {
-		w.release(i.received.Org, i.size)
+		w.forget(i)
 	}
 }
 

@@ -289,3 +289,30 @@ func TestWhatATransactionDecodesIsBounded(t *testing.T) {
 		t.Errorf("%d bytes are still counted", w.bytes)
 	}
 }
+
+func TestDecodedLinesAreKeptWithinABound(t *testing.T) {
+	var w segment.Writer
+	for range 1000 {
+		w.Append(&telemetry.LogEntry{Origin: telemetry.Origin{Agent: "agt_a"}, Message: strings.Repeat("x", 200)})
+	}
+	body := w.Encode(nil)
+	p := testPipeline(&slowCommitter{})
+	var held []*item
+	for len(held) == 0 || held[len(held)-1].kept > 0 {
+		r := &frame.Received{Frame: frame.Frame{Header: frame.Header{Org: "org_a", Epoch: 1, First: 1, Count: 1000}, Body: body}}
+		if check(r); r.Quarantine != "" || r.Lines == nil {
+			t.Fatalf("%q", r.Quarantine)
+		}
+		i := &item{received: r, kept: p.keep(r)} // keep may take the lines away
+		if (i.kept > 0) != (r.Lines != nil) || p.kept.Load() > maxKept {
+			t.Fatalf("%d bytes kept, lines %v", p.kept.Load(), r.Lines != nil)
+		}
+		held = append(held, i)
+	}
+	for _, i := range held {
+		p.forget(i)
+	}
+	if n := p.kept.Load(); n != 0 {
+		t.Fatalf("%d bytes are kept of nothing", n)
+	}
+}

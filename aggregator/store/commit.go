@@ -64,6 +64,9 @@ func decodeAll(frames []*frame.Received) ([]*segment.Lines, error) {
 		if f.Segment == nil || f.Quarantine != "" || f.Tombstone {
 			continue
 		}
+		if lines[i] = f.Lines; lines[i] != nil {
+			continue
+		}
 		lines[i] = f.Segment.Read()
 		if err := lines[i].DecodeAll(); err != nil {
 			return nil, &telemetry.Failure{Code: telemetry.Unprocessable, Message: "A frame cannot be decoded.", Cause: fmt.Errorf("%s: %w", &f.Header, err)}

@@ -63,6 +63,7 @@ type Received struct {
 	ReceivedAt time.Time
 
 	Segment *segment.Segment  // lane logs, no tombstone: parsed and validated
+	Lines   *segment.Lines    // of Segment, every column decoded; nil: the store decodes them itself
 	Events  []telemetry.Event // lane events
 	Gaps    []telemetry.Gap   // lane events, and the one of a tombstone
 
