@@ -247,18 +247,20 @@ func show(v reflect.Value) string {
 	return "none"
 }
 
-// YAML prints a configuration as a file would hold it, passwords in URLs and
-// settings named …_token left out.
+// YAML prints a configuration as a file would hold it, for people: passwords in
+// URLs, what follows a "password=", and settings named …_token are left out.
 func YAML(cfg any) ([]byte, error) {
 	b, err := yaml.Marshal(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("print the configuration: %w", err)
 	}
 	b = urlPassword.ReplaceAll(b, []byte("$1:…@"))
+	b = namedPassword.ReplaceAll(b, []byte("$1…"))
 	return secretSetting.ReplaceAll(b, []byte("$1 …")), nil
 }
 
 var (
 	urlPassword   = regexp.MustCompile(`(://[^:@/\s]+):[^@/\s]+@`)
-	secretSetting = regexp.MustCompile(`(?m)^(\s*\w*token:) [^"\s]+$`)
+	namedPassword = regexp.MustCompile(`(?im)(password\s*=).*$`) // however it is quoted
+	secretSetting = regexp.MustCompile(`(?m)^(\s*\w*token:) (?:[^"\s]|".*[^"].*").*$`)
 )

@@ -100,3 +100,25 @@ func TestSizePrintsWhatItReads(t *testing.T) {
 		}
 	}
 }
+
+func TestAPrintedConfigurationHoldsNoSecret(t *testing.T) {
+	for _, dsn := range []string{
+		"postgres://me:hunter2@db/x", "postgres://db/x?user=me&password=hunter2", "host=db password=hunter2 user=me",
+		"host=db password = 'hunter2 hunter2' user=me", `host=db password='it\'s hunter2' user=me`, "PASSWORD=hunter2",
+		"host=db sslpassword=hunter2",
+	} {
+		for _, token := range []string{"hunter2", "hunter2: hunter2", "# hunter2", "'hunter2'", "\"hunter2\""} {
+			b, err := config.YAML(&struct {
+				DSN       string `yaml:"dsn"`
+				JoinToken string `yaml:"join_token"`
+				Name      string `yaml:"name"`
+			}{dsn, token, "kept"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := string(b); strings.Contains(text, "hunter2") || !strings.Contains(text, "name: kept") {
+				t.Errorf("%q and %q are printed as\n%s", dsn, token, text)
+			}
+		}
+	}
+}
