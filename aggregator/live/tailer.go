@@ -63,7 +63,7 @@ func (t *tailer) offer(p *frame.Published) {
 	t.inboxMu.Lock()
 	size := 0
 	if p.Lines != nil {
-		size = p.Lines.RawBytes
+		size = p.Lines.DecodedBytes()
 	}
 	switch {
 	case t.overflow:
