@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -65,6 +66,10 @@ type aggregator struct {
 	checks   health.Checks
 
 	public, admin net.Listener
+
+	readyMu sync.Mutex // held by who asks the parts
+	readyAt time.Time  // of the last answer
+	unready error
 }
 
 // open makes all parts and takes all addresses, so that a port in use is said
@@ -145,12 +150,23 @@ func (a *aggregator) run(ctx context.Context, began time.Time, lost <-chan error
 	return errors.Join(errs...)
 }
 
-// ready says why the API cannot do its work, if it cannot.
+// readyFor is how long an answer of ready is good.
+const readyFor = 500 * time.Millisecond
+
+// ready says why the API cannot do its work, if it cannot. Anybody may ask, so
+// askers share an answer: each would take a connection that commits need.
 func (a *aggregator) ready(ctx context.Context) error {
-	if failed := a.checks.Run(ctx); len(failed) > 0 {
-		return errors.New(health.Text(failed))
+	a.readyMu.Lock()
+	defer a.readyMu.Unlock()
+	if !a.readyAt.IsZero() && time.Since(a.readyAt) < readyFor {
+		return a.unready
 	}
-	return nil
+	a.unready = nil
+	if failed := a.checks.Run(context.WithoutCancel(ctx)); len(failed) > 0 { // it has a deadline of its own
+		a.unready = errors.New(health.Text(failed))
+	}
+	a.readyAt = time.Now()
+	return a.unready
 }
 
 // alive is what the watchdog asks: the process, not its database, which has
