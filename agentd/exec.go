@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -59,7 +61,7 @@ func (c *Command) Run(ctx context.Context, _ source.Positions, to source.Sink) e
 		return err
 	}
 	cmd := exec.Command(c.Args[0], c.Args[1:]...) //nolint:gosec,noctx // the operator's own command; it outlives ctx by design
-	cmd.Stdin = os.Stdin
+	cmd.Stdin, cmd.Env = os.Stdin, childEnvironment(os.Environ())
 	outputs, err := c.outputs(cmd)
 	if err != nil {
 		return fmt.Errorf("pipe for %s: %w", c.Args[0], err)
@@ -90,6 +92,16 @@ func (c *Command) Run(ctx context.Context, _ source.Positions, to source.Sink) e
 	wg.Wait()
 	c.ended(keep, to, target, cmd.ProcessState, err)
 	return nil
+}
+
+// joinTokenVariable is where a join token is that came by the environment
+// (package config).
+const joinTokenVariable = "AGENTD_AGGREGATOR_JOIN_TOKEN"
+
+// childEnvironment leaves out the join token: with it, whatever the child runs
+// could enrol nodes of its own for as long as the token lasts.
+func childEnvironment(ours []string) []string {
+	return slices.DeleteFunc(ours, func(variable string) bool { return strings.HasPrefix(variable, joinTokenVariable+"=") })
 }
 
 // startFailure is the code that shells use where a command cannot start.

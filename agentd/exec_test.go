@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/shared/config"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -102,6 +103,23 @@ func TestExecPassesOutputAndExitCodeOn(t *testing.T) {
 	}
 	if n := len(s.events); n != 2 || s.events[1].Type != telemetry.SandboxExited || *s.events[1].ExitCode != 7 || s.events[1].Reason != "error" {
 		t.Errorf("events %+v", s.events)
+	}
+}
+
+func TestExecKeepsTheJoinTokenFromItsChild(t *testing.T) {
+	t.Setenv("AGENTD_AGGREGATOR_JOIN_TOKEN", "thj_secret")
+	t.Setenv("KEPT", "kept")
+	set := Default()
+	if err := config.New("agentd", &set).Load(&set); err != nil || set.Aggregator.JoinToken != "thj_secret" {
+		t.Fatalf("the variable is read as %q (%v)", set.Aggregator.JoinToken, err)
+	}
+	to := &sinkRecorder{}
+	c, _ := command(nil, "sh", "-c", "env")
+	if err := c.Run(t.Context(), nil, to); err != nil {
+		t.Fatal(err)
+	}
+	if all := strings.Join(to.lines, " "); strings.Contains(all, "thj_secret") || !strings.Contains(all, "KEPT=kept") {
+		t.Errorf("the child sees %s", all)
 	}
 }
 
