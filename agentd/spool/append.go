@@ -26,6 +26,9 @@ func (s *Spool) Append(drafts []Draft, positions map[string][]byte) error {
 		return err
 	}
 	s.publish(u)
+	if s.active.charge >= s.o.SegmentBytes {
+		s.seal() // only sealed files give their room back
+	}
 	return nil
 }
 

@@ -62,8 +62,8 @@ func (f *Frame) Last() uint64 { return f.First + uint64(f.Count) - 1 }
 // Options of a spool.
 type Options struct {
 	Dir string
-	// SegmentBytes is the size at which a file is followed by the next one;
-	// 0: 8 MiB. It is never more than a quarter of Budget.
+	// SegmentBytes is the size, or what it counts for of Budget, at which a file
+	// is followed by the next one; 0: 8 MiB. It is never more than a quarter of Budget.
 	SegmentBytes int64
 	// Budget is what all files together may take; 0: 1 GiB.
 	Budget int64

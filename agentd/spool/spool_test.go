@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -133,6 +134,25 @@ func TestAcknowledgedFilesGo(t *testing.T) {
 		}
 		if st := s.Stats(); st.Disk > st.Budget {
 			t.Fatalf("%d bytes on disk, the budget is %d", st.Disk, st.Budget)
+		}
+	}
+}
+
+// A small frame counts for more of the budget than it takes of its file: one
+// file of them must not use up a budget that nothing then gives back.
+func TestRoomForSmallFramesComesBack(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir(), SegmentBytes: 64 << 10, Budget: 256 << 10, SaveEvery: time.Millisecond})
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for i := range 1000 {
+		if err := s.Room(ctx); err != nil {
+			t.Fatalf("append %d, everything before it is acknowledged: %v; %+v", i, err, s.Stats())
+		}
+		mustAppend(t, s, nil, draft("a", 0, 1, "x"))
+		if f := drain(t, s); len(f) > 0 {
+			if err := s.Ack("a", f[0].Epoch, 0, f[len(f)-1].Last()); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
