@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/klauspost/compress/zstd"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
 	"github.com/theazo/observability/aggregator/ingest/ingesttest"
@@ -271,6 +274,9 @@ func TestWhatATransactionDecodesIsBounded(t *testing.T) {
 	if len(body) > 64<<10 {
 		t.Fatalf("the bomb takes %d bytes", len(body))
 	}
+	if cost := decodingCost(&frame.Received{Segment: parsed}); cost < float64(parsed.RawBytes) {
+		t.Errorf("decoding %d bytes of text costs %.0f", parsed.RawBytes, cost)
+	}
 	w := &worker{wake: make(chan struct{}, 1)}
 	for range 100 {
 		w.add(&item{received: &frame.Received{Segment: parsed}, size: int64(len(body))})
@@ -314,5 +320,14 @@ func TestDecodedLinesAreKeptWithinABound(t *testing.T) {
 	}
 	if n := p.kept.Load(); n != 0 {
 		t.Fatalf("%d bytes are kept of nothing", n)
+	}
+}
+
+// Each run of `agentd exec` that ends within milliseconds is such a node.
+func TestANodeThatLeftIsNoErrorOfOurs(t *testing.T) {
+	var logged strings.Builder
+	s := &Server{config: Config{Log: hclog.New(&hclog.LoggerOptions{Output: &logged})}}
+	if err := s.statusOf(fmt.Errorf("note that it was seen: %w", context.Canceled)); status.Code(err) != codes.Canceled || logged.Len() > 0 {
+		t.Errorf("%v, and in the log: %s", err, logged.String())
 	}
 }

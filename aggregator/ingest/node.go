@@ -20,8 +20,8 @@ import (
 // maxStreamsPerNode leaves room for streams that have not noticed their end yet.
 const maxStreamsPerNode = 8
 
-// handshakeCheck bounds the look-up that a TLS handshake waits for.
-const handshakeCheck = 3 * time.Second
+// lookUpLimit bounds the look-ups of nodes and organisations.
+const lookUpLimit = 3 * time.Second
 
 // peerNode is what a verified certificate says of the caller.
 type peerNode struct {
@@ -54,7 +54,9 @@ func peerOfState(state *tls.ConnectionState) (peerNode, error) {
 	return peerNode{NodeIdentity: identity, generation: generation, notAfter: c.NotAfter}, nil
 }
 
-// ingestTLS asks every caller for a certificate of the authority's own.
+// ingestTLS asks every caller for a certificate of the authority's own. Whether
+// that one may still send is for admit: a failed handshake cannot tell a node
+// that it is revoked, nor that only the database does not answer.
 func (s *Server) ingestTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, GetCertificate: s.certificates.get,
@@ -64,7 +66,7 @@ func (s *Server) ingestTLS() *tls.Config {
 		SessionTicketsDisabled: true,
 		// Unlike VerifyPeerCertificate this is called on resumed sessions too.
 		VerifyConnection: func(state tls.ConnectionState) error {
-			if err := s.verifyNode(&state); err != nil {
+			if _, err := peerOfState(&state); err != nil {
 				s.metrics.refused.WithLabelValues("certificate").Inc()
 				s.config.Log.Warn("connection refused", "error", err)
 				return err
@@ -72,23 +74,6 @@ func (s *Server) ingestTLS() *tls.Config {
 			return nil
 		},
 	}
-}
-
-func (s *Server) verifyNode(state *tls.ConnectionState) error {
-	p, err := peerOfState(state)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), handshakeCheck)
-	defer cancel()
-	revoked, err := s.config.Nodes.Revoked(ctx, []telemetry.NodeID{p.ID})
-	if err != nil {
-		return fmt.Errorf("look up whether node %s is revoked: %w", p.ID, err)
-	}
-	if len(revoked) > 0 {
-		return fmt.Errorf("node %s is revoked or locked", p.ID)
-	}
-	return nil
 }
 
 // admit decides whether a node may send, and notes the first use of a new
@@ -106,6 +91,7 @@ func (s *Server) admit(ctx context.Context, p peerNode) (telemetry.Node, error) 
 	case err != nil:
 		return n, err
 	case !n.RevokedAt.IsZero():
+		s.metrics.refused.WithLabelValues("revoked").Inc()
 		return n, telemetry.Failf(telemetry.Forbidden, "Node %s is revoked: enrol it again with a new join token.", p.ID)
 	case n.Org != p.Org:
 		return n, telemetry.Failf(telemetry.Forbidden, "Node %s belongs to another organisation than its certificate says: enrol it again.", p.ID)
@@ -222,7 +208,7 @@ func (s *Server) watchRevoked(ctx context.Context) {
 		if len(nodes) == 0 {
 			continue
 		}
-		timed, cancel := context.WithTimeout(ctx, handshakeCheck)
+		timed, cancel := context.WithTimeout(ctx, lookUpLimit)
 		revoked, err := s.config.Nodes.Revoked(timed, nodes)
 		cancel()
 		if err != nil {

@@ -30,6 +30,13 @@ const (
 	handshakeTimeout    = 10 * time.Second
 )
 
+// decodedPerSecond is what one organisation may have us decode: frames that
+// inflate a thousandfold must not take the processor from others.
+const decodedPerSecond = 256 << 20
+
+// decodedRate is its place among the rates of Server.quota.
+const decodedRate = 2
+
 // What is remembered about organisations and addresses, at most.
 const (
 	maxOrganisations = 100_000
@@ -81,7 +88,7 @@ func New(config Config) (*Server, error) {
 		organisations: newOrganisationCache(c.Organisations), decoding: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 		stopAsked: make(chan struct{}), stopNow: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
-	perSecond := []float64{float64(c.Quota.BytesPerSecond), float64(c.Quota.RecordsPerSecond)}
+	perSecond := []float64{float64(c.Quota.BytesPerSecond), float64(c.Quota.RecordsPerSecond), float64(max(decodedPerSecond, 4*c.Quota.BytesPerSecond))}
 	s.quota = newLimiter[telemetry.OrgID](maxOrganisations, perSecond, perSecond)
 	s.enrolments = newLimiter[netip.Prefix](maxAddresses, []float64{float64(c.EnrolPerHour) / 3600}, []float64{max(1, float64(c.EnrolPerHour)/6)})
 	s.connected = &connections{metrics: s.metrics, byNode: map[telemetry.NodeID]map[*session]struct{}{}}
@@ -215,6 +222,9 @@ func (s *Server) grpcServers() (enrolments, streams *grpc.Server) {
 func (s *Server) statusOf(err error) error {
 	var f *telemetry.Failure
 	if !errors.As(err, &f) {
+		if errors.Is(err, context.Canceled) { // the node left before its answer
+			return status.FromContextError(err).Err()
+		}
 		s.config.Log.Error("request of a node failed", "error", err)
 		return status.Error(codes.Unavailable, "the aggregator cannot answer now")
 	}
@@ -275,7 +285,7 @@ func (c *organisationCache) known(ctx context.Context, org telemetry.OrgID) (boo
 	if cached && now.Before(answer.until) {
 		return answer.known, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, handshakeCheck)
+	ctx, cancel := context.WithTimeout(ctx, lookUpLimit)
 	defer cancel()
 	known, err := c.source.KnownOrganisation(ctx, org)
 	if err != nil {
