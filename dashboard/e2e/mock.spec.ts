@@ -1,5 +1,5 @@
 import { expect, test, type Page } from '@playwright/test';
-import { fromEnd, lastIndex, messages, signIn, Watch } from './support';
+import { emptiestFrame, fromEnd, lastIndex, messages, signIn, Watch } from './support';
 
 const apiKey = 'th_test_mockmockmockmockmockmock';
 let watch: Watch;
@@ -31,10 +31,12 @@ test('follows at 1,000 lines a second, pauses, and goes on', async ({ page }) =>
   await live(page);
   await steer(page, 'rate', { perSecond: 1000 });
   await expect.poll(() => lastIndex(page)).toBeGreaterThan(2000);
+  expect(await emptiestFrame(page, 60)).toBeGreaterThan(0.95);
   await page.keyboard.press('Space');
   await expect(page.getByTestId('connection')).toHaveText('Paused');
   const shown = await messages(page);
   await expect.poll(async () => Number((await page.getByTestId('new-lines').innerText()).replace(/\D/g, ''))).toBeGreaterThan(500);
+  expect(shown.length).toBeGreaterThan(10);
   expect(await messages(page)).toEqual(shown);
   await steer(page, 'rate', { perSecond: 0 });
   await page.keyboard.press('G');
@@ -60,6 +62,29 @@ test('scrolling up pauses, keeps its place while older and newer lines arrive, a
   await page.getByTestId('new-lines').click();
   await live(page);
   await expect.poll(() => fromEnd(page)).toBeLessThan(2);
+});
+
+test('asking for the newest line wins over a scroll that is still under way', async ({ page }) => {
+  await open(page);
+  await live(page);
+  const list = page.getByTestId('log-list');
+  await list.evaluate(async (element) => {
+    const frame = () => new Promise(requestAnimationFrame);
+    element.dispatchEvent(new WheelEvent('wheel', { deltaY: -600, bubbles: true }));
+    await frame();
+    window.dispatchEvent(new KeyboardEvent('keydown', { key: 'G' }));
+    await frame();
+    element.scrollTop -= 300; // what the wheel began arrives only now
+    await frame();
+    await frame();
+  });
+  await live(page);
+  await expect.poll(() => fromEnd(page)).toBeLessThan(2);
+  // It has settled: the next scroll is a wish of its own, also one without a wheel.
+  await expect(async () => {
+    await list.evaluate((element) => void (element.scrollTop -= 300));
+    await expect(page.getByTestId('connection')).toHaveText('Paused', { timeout: 1000 });
+  }).toPass();
 });
 
 test('every filter is in the URL, chosen by the server, and restored', async ({ page }) => {
@@ -119,15 +144,17 @@ test('gaps are drawn, and what a slow browser missed can be loaded', async ({ pa
   await live(page);
   await page.getByTestId('log-list').hover();
   await page.mouse.wheel(0, -400);
-  await expect(page.getByText('48 lines are missing: the log file rotated before it was read · agt_coder · nod_7')).toBeVisible();
+  await expect(page.getByText('48 lines are missing: the log file rotated before it was read · agt_coder · nod_7')).toBeInViewport();
+  await expect(page.getByTestId('connection')).toHaveText('Paused');
   await page.keyboard.press('G');
+  await live(page);
   const since = new Date(Date.now() - 3_600_000 * 24).toISOString();
   const until = new Date(Date.now() - 3_600_000 * 23).toISOString();
   await steer(page, 'emit', { entries: [{ timestamp: new Date(Date.parse(since) + 1000).toISOString(), message: 'was missed' }] });
   await steer(page, 'gap', { gap: { from: '1-1', to: '1-2', count: 1, reason: 'slow_reader', href: `/v1/logs?since=${since}&until=${until}` } });
-  await expect(page.getByText('1 line is missing: this browser was too slow')).toBeVisible();
+  await expect(page.getByText('1 line is missing: this browser was too slow')).toBeInViewport();
   await page.getByRole('button', { name: 'Load what was missed' }).click();
-  await expect(page.getByText('Lines that this browser missed were loaded')).toBeVisible();
+  await expect(page.getByText('Lines that this browser missed were loaded')).toBeInViewport();
 });
 
 test('late lines stand where their time says and are announced', async ({ page }) => {

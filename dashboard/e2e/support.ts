@@ -32,14 +32,36 @@ export async function signIn(page: Page, apiKey: string): Promise<void> {
   await page.getByRole('button', { name: 'Sign in' }).click();
 }
 
-/** The messages on screen, top to bottom. */
+/**
+ * The messages on screen, top to bottom, as a frame paints them. The rows that
+ * the list keeps ready above and below are not on screen.
+ */
 export async function messages(page: Page): Promise<string[]> {
-  return page.locator('.log-row').evaluateAll((rows) =>
-    rows
-      .map((row) => ({ top: row.getBoundingClientRect().top, text: row.querySelector('.log-message')?.textContent ?? '' }))
-      .sort((a, b) => a.top - b.top)
-      .map(({ text }) => text),
-  );
+  return page.getByTestId('log-list').evaluate(async (list) => {
+    await new Promise(requestAnimationFrame);
+    const box = list.getBoundingClientRect();
+    return [...list.querySelectorAll('.log-row')]
+      .map((row) => ({ at: row.getBoundingClientRect(), text: row.querySelector('.log-message')?.textContent ?? '' }))
+      .filter(({ at }) => at.bottom > box.top && at.top < box.bottom)
+      .sort((a, b) => a.at.top - b.at.top)
+      .map(({ text }) => text);
+  });
+}
+
+/** How much of the list rows cover in the emptiest of so many frames, as a part of one. */
+export async function emptiestFrame(page: Page, frames: number): Promise<number> {
+  return page.getByTestId('log-list').evaluate(async (list, count) => {
+    let emptiest = 1;
+    for (let frame = 0; frame < count; frame++) {
+      await new Promise(requestAnimationFrame);
+      const box = list.getBoundingClientRect();
+      const covered = [...list.querySelectorAll('.log-row')]
+        .map((row) => row.getBoundingClientRect())
+        .reduce((sum, row) => sum + Math.max(0, Math.min(row.bottom, box.bottom) - Math.max(row.top, box.top)), 0);
+      emptiest = Math.min(emptiest, covered / box.height);
+    }
+    return emptiest;
+  }, frames);
 }
 
 /** The largest row index on screen: grows while the view follows new lines. */

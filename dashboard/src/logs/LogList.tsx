@@ -2,6 +2,7 @@ import { useVirtualizer } from '@tanstack/react-virtual';
 import { ArrowDown, LoaderCircle } from 'lucide-react';
 import { useCallback, useEffect, useLayoutEffect, useRef } from 'react';
 import { maxRows, type FeedState, type LogFeed } from './feed';
+import { useFollow } from './follow';
 import { GapRowView, LogRowView } from './LogRow';
 import type { GapRow, LogRow } from './store';
 
@@ -27,7 +28,6 @@ interface LogListProps {
  */
 export function LogList({ feed, state, wrapped, selected, search, open }: LogListProps) {
   const scroller = useRef<HTMLDivElement>(null);
-  const lastTop = useRef(0);
   const { rows } = feed.store;
   const { following, version, hasNewer } = state;
 
@@ -39,34 +39,17 @@ export function LogList({ feed, state, wrapped, selected, search, open }: LogLis
     getItemKey: useCallback((index: number) => rows[index]?.key ?? index, [rows, version]),
     overscan: 12,
     paddingStart: topMargin,
-    paddingEnd: 8,
     anchorTo: 'end',
-    useFlushSync: false,
   });
 
-  useLayoutEffect(() => {
-    const element = scroller.current;
-    if (element && following) element.scrollTop = element.scrollHeight;
-  });
+  // After the virtualizer: while the view follows, the end wins over the anchor.
+  const follow = useFollow(scroller, feed, following, hasNewer);
 
   useLayoutEffect(() => virtualizer.measure(), [virtualizer, wrapped]);
 
   const onScroll = () => {
-    const element = scroller.current;
-    if (!element) return;
-    const fromEnd = element.scrollHeight - element.clientHeight - element.scrollTop;
-    const up = element.scrollTop < lastTop.current;
-    lastTop.current = element.scrollTop;
-    if (up && fromEnd > rowHeight * 2) feed.pause('scroll');
-    if (!up && fromEnd < 4 && !hasNewer) feed.reachedEnd();
-    loadNear(element, feed);
-  };
-
-  // The wish to go up counts before the scroll event tells of it: in between,
-  // a new line could take the view back to the end.
-  const wantsUp = () => {
-    const element = scroller.current;
-    if (element && element.scrollHeight > element.clientHeight) feed.pause('scroll');
+    follow.onScroll();
+    if (scroller.current) loadNear(scroller.current, feed);
   };
 
   // Also without a scroll: a first page can be shorter than the window.
@@ -88,10 +71,10 @@ export function LogList({ feed, state, wrapped, selected, search, open }: LogLis
   const load = (row: GapRow) => void feed.loadMissed(row);
   const measure = wrapped ? virtualizer.measureElement : undefined;
   return (
-    <div className="relative min-h-0 flex-1">
+    // The margin below the last line is outside of the scroller: within, a paused view would show a part of a new line there.
+    <div className="relative min-h-0 flex-1 pb-2">
       <div
-        ref={scroller} onScroll={onScroll} onWheel={(event) => event.deltaY < 0 && wantsUp()}
-        onKeyDown={(event) => ['ArrowUp', 'PageUp', 'Home'].includes(event.key) && wantsUp()} role="log" aria-label="Log lines" aria-live="off" tabIndex={0} data-testid="log-list"
+        ref={scroller} {...follow} onScroll={onScroll} role="log" aria-label="Log lines" aria-live="off" tabIndex={0} data-testid="log-list"
         className={`log-list h-full overflow-x-hidden overflow-y-auto focus-visible:-outline-offset-2${wrapped ? ' is-wrapped' : ''}${feed.filters.agentId?.length === 1 ? ' is-one-agent' : ''}`}
       >
         <div role="list" className="relative" style={{ height: virtualizer.getTotalSize() }}>
