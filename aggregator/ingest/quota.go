@@ -75,6 +75,16 @@ func (l *limiter[K]) take(key K, amounts ...float64) time.Duration {
 	return 0
 }
 
+// spend takes an amount of one rate that is known only after the fact: what
+// follows waits for it.
+func (l *limiter[K]) spend(key K, rate int, amount float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if buckets, known := l.keys[key]; known {
+		buckets[rate].level -= amount
+	}
+}
+
 // forget drops the keys whose buckets are full again: a new one would be the same.
 func (l *limiter[K]) forget(now time.Time) {
 	for key, buckets := range l.keys {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/telemetry"
 	"github.com/theazo/observability/shared/wire"
 )
@@ -288,7 +289,7 @@ func (x *session) refusal(f *frame.Frame) (wait time.Duration, metric, reason st
 	if f.Tombstone {
 		records = 1
 	}
-	if wait := x.quota.take(f.Org, float64(len(f.Body)), records); wait > 0 {
+	if wait := x.quota.take(f.Org, float64(len(f.Body)), records, 0); wait > 0 {
 		x.pipeline.release(f.Org, size)
 		return wait, "quota", "the organisation sends more than its quota"
 	}
@@ -302,6 +303,7 @@ func (x *session) take(k streamKey, f frame.Frame) {
 	x.decoding <- struct{}{}
 	unknown := check(r)
 	<-x.decoding
+	x.quota.spend(f.Org, decodedRate, decodingCost(r))
 	if unknown > 0 {
 		x.metrics.unknown.Add(float64(unknown))
 	}
@@ -325,6 +327,18 @@ func (x *session) take(k streamKey, f frame.Frame) {
 		}
 		x.replies.settle(k, r.Last(), o)
 	}})
+}
+
+// decodingCost is about how many bytes check has looked at. What it refused
+// may have been anything.
+func decodingCost(r *frame.Received) float64 {
+	switch {
+	case r.Quarantine != "":
+		return float64(segment.MaxAllocation)
+	case r.Segment != nil:
+		return float64(r.Segment.DecodedBytes())
+	}
+	return float64(len(r.Body))
 }
 
 // decodedSize is about what a checked frame holds beside its bytes.

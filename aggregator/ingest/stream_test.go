@@ -145,6 +145,25 @@ func TestOneOrganisationsQuotaDelaysNoOther(t *testing.T) {
 	}
 }
 
+// A few bytes can take as much to decode as megabytes: that is rationed, too.
+func TestDecodingIsRationed(t *testing.T) {
+	b := start(t, nil, "org_a")
+	s := b.open(t, b.enrol(t, ""))
+	const most = 1000
+	for i := range uint64(most) {
+		rubbish := logs("org_a", 1, 1+i, "x")
+		rubbish.Body = rubbish.Body[1:]
+		s.send(rubbish)
+	}
+	for throttled := false; !throttled; {
+		r := s.next()
+		if r.GetAck().GetLast() == most {
+			t.Fatalf("%d frames that may have been anything were looked at without a pause", most)
+		}
+		throttled = r.GetThrottle().GetOrganisation() == "org_a"
+	}
+}
+
 func TestUnknownOrganisationsWait(t *testing.T) {
 	b := start(t, nil, "org_a")
 	s := b.open(t, b.enrol(t, ""))
