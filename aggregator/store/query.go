@@ -20,7 +20,7 @@ func (s *Store) QueryLogs(ctx context.Context, scope telemetry.Scope, q *telemet
 	if err := checkQuery(q); err != nil {
 		return telemetry.LogPage{}, err
 	}
-	leave, err := s.enterScan(ctx)
+	leave, err := s.enterScan(ctx, scope.Org)
 	if err != nil {
 		return telemetry.LogPage{}, err
 	}
@@ -45,21 +45,6 @@ func checkQuery(q *telemetry.LogQuery) error {
 			telemetry.MaxLimit, telemetry.MaxOffset, telemetry.MaxSearch)
 	}
 	return nil
-}
-
-// enterScan takes a place among the queries that read lines. Who waits holds
-// no connection, so look-ups go on beside a full house.
-func (s *Store) enterScan(ctx context.Context) (leave func(), err error) {
-	wait := time.NewTimer(shortTimeout)
-	defer wait.Stop()
-	select {
-	case s.scans <- struct{}{}:
-		return func() { <-s.scans }, nil
-	case <-wait.C:
-		return nil, &telemetry.Failure{Code: telemetry.Unavailable, Message: "Too many log queries run at this moment; try again.", RetryAfter: retryAfter}
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait to query logs: %w", context.Cause(ctx))
-	}
 }
 
 // Sizes of a scan's steps.

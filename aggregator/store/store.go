@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -34,9 +35,11 @@ type Store struct {
 
 	api, ingest, maint *pgxpool.Pool
 
-	scans chan struct{} // one place per query that reads lines
-	spans spanCache
-	used  usedKeys
+	scans   chan struct{} // one place per query that reads lines
+	shareMu sync.Mutex
+	shares  map[telemetry.OrgID]*scanShare // of the organisations whose queries wait or run
+	spans   spanCache
+	used    usedKeys
 }
 
 const (
@@ -50,7 +53,7 @@ const (
 // Open connects, checks that the database is what this release and its
 // promises need, and makes the partitions of the next hours.
 func Open(ctx context.Context, o Options) (_ *Store, err error) {
-	s := &Store{log: o.Log, retention: o.Retention, scans: make(chan struct{}, max(4, 2*runtime.GOMAXPROCS(0)))}
+	s := &Store{log: o.Log, retention: o.Retention, scans: make(chan struct{}, max(4, 2*runtime.GOMAXPROCS(0))), shares: map[telemetry.OrgID]*scanShare{}}
 	if s.log == nil {
 		s.log = hclog.NewNullLogger()
 	}
