@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,7 +14,6 @@ import (
 	"github.com/theazo/observability/aggregator/ingest"
 	"github.com/theazo/observability/aggregator/localpg"
 	"github.com/theazo/observability/aggregator/store"
-	"github.com/theazo/observability/shared/ids"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -103,41 +103,51 @@ func Migrate(ctx context.Context, cfg Config, log hclog.Logger) error {
 // database directly, so it works beside a running aggregator and without one.
 type Admin struct {
 	*store.Admin
-	giveBack  func() error
-	authority ids.Hash
+	giveBack     func() error
+	authorityDir string
 }
 
 // OpenAdmin opens the configured database: that of a running aggregator where
 // one runs, else it starts the private one for as long as the command takes.
+// It makes none: in a mistyped directory that would be a second, empty world.
 func OpenAdmin(ctx context.Context, cfg Config, log hclog.Logger) (*Admin, error) {
+	if private := cfg.privateDatabase(log).Dir; cfg.Database.DSN == "" {
+		if _, err := os.Stat(private); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("there is no database in data_dir %s: give the -config or -data_dir of your aggregator, or start it first (aggregator serve)", cfg.DataDir)
+		}
+	}
 	dsn, giveBack, err := borrowDatabase(ctx, &cfg, log)
 	if err != nil {
 		return nil, err
 	}
-	a := &Admin{giveBack: giveBack}
-	if err := a.open(ctx, &cfg, dsn, log); err != nil {
+	a := &Admin{giveBack: giveBack, authorityDir: cfg.authorityDir()}
+	if err := a.open(ctx, dsn, log); err != nil {
 		return nil, errors.Join(err, giveBack())
 	}
 	return a, nil
 }
 
-func (a *Admin) open(ctx context.Context, cfg *Config, dsn string, log hclog.Logger) error {
+func (a *Admin) open(ctx context.Context, dsn string, log hclog.Logger) error {
 	if err := store.Migrate(ctx, dsn, log); err != nil {
 		return err
 	}
-	authority, err := ingest.OpenAuthority(cfg.authorityDir())
-	if err != nil {
-		return fmt.Errorf("certificate authority in %s: %w", cfg.authorityDir(), err)
-	}
-	a.authority = authority.Fingerprint()
+	var err error
 	a.Admin, err = store.OpenAdmin(ctx, dsn)
 	return err
 }
 
 // CreateJoinToken makes a token with which nodes of org enrol; without an org
-// they are nodes of the platform.
+// they are nodes of the platform. It names the authority in authority_dir,
+// which must be the one that the database belongs to.
 func (a *Admin) CreateJoinToken(ctx context.Context, org telemetry.OrgID, ttl time.Duration, uses int, nodeName string) (string, error) {
-	return a.Admin.CreateJoinToken(ctx, org, a.authority, ttl, uses, nodeName)
+	authority, err := ingest.OpenAuthority(a.authorityDir)
+	if err != nil {
+		return "", fmt.Errorf("certificate authority in %s: %w", a.authorityDir, err)
+	}
+	if err := a.SetAuthority(ctx, authority.Fingerprint()); err != nil {
+		return "", fmt.Errorf("certificate authority in %s: %w", a.authorityDir, err)
+	}
+	return a.Admin.CreateJoinToken(ctx, org, authority.Fingerprint(), ttl, uses, nodeName)
 }
 
 // Close closes what OpenAdmin opened.
