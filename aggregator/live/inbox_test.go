@@ -1,7 +1,9 @@
 package live
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/theazo/observability/shared/frame"
 	"github.com/theazo/observability/shared/segment"
@@ -29,5 +31,37 @@ func TestAnInboxOfEmptyLinesIsBounded(t *testing.T) {
 	}
 	if least := segment.MaxLines * (8 + 4); offered > maxInboxBytes/least+1 { // a time and an origin each
 		t.Errorf("%d parts of %d lines wait", offered, segment.MaxLines)
+	}
+}
+
+// A thousand filters that all match must not hold a thousand copies.
+func TestWhatIsCutForManyViewsIsBounded(t *testing.T) {
+	var w segment.Writer
+	for range 1000 {
+		w.Append(&telemetry.LogEntry{Origin: telemetry.Origin{Agent: "agt_a"}, Message: strings.Repeat("x", 1000)})
+	}
+	s, err := segment.Parse(w.Encode(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := s.Read()
+	if err := lines.DecodeAll(); err != nil {
+		t.Fatal(err)
+	}
+	p := frame.NewPublished(telemetry.Scope{Org: "org_a"}, 1, time.Unix(1, 0), &segment.Part{Segment: s, Node: "nod_1", Epoch: 1, FirstSeq: 1}, lines)
+	views := make([]*view, 100)
+	for i := range views {
+		views[i] = &view{filter: telemetry.LogFilter{Search: strings.Repeat("x", 1+i)}}
+	}
+	held, one := 0, 0
+	for _, c := range (&tailer{}).cutAll(views, p) {
+		one = 0
+		for i := range c.chunks {
+			one += c.chunks[i].bytes
+		}
+		held += one
+	}
+	if one < s.RawBytes || held > maxCutBytes+one {
+		t.Errorf("%d bytes are held, one view's are %d", held, one)
 	}
 }

@@ -19,6 +19,10 @@ const (
 	maxInboxParts = 4096
 	maxInboxBytes = 32 << 20
 
+	// maxCutBytes is what one part's cuts may take, encoded, before they are
+	// handed out; many views of their own filters would multiply it.
+	maxCutBytes = 16 << 20
+
 	// epochEvery is after how many polls the epoch is asked for.
 	epochEvery = 20
 )
@@ -237,10 +241,7 @@ func (t *tailer) deliver(p *frame.Published) {
 		}
 	}
 	t.mu.Unlock()
-	cuts := make(map[*view]*cut, len(views))
-	for _, v := range views {
-		cuts[v] = t.cut(v, p)
-	}
+	cuts := t.cutAll(views, p)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, v := range t.views {
@@ -256,6 +257,24 @@ func (t *tailer) deliver(p *frame.Published) {
 		}
 	}
 	t.pos = p.Next() - 1
+}
+
+// cutAll cuts a part for views, as long as not too much of it is held at once:
+// the rest is cut when it is handed out.
+func (t *tailer) cutAll(views []*view, p *frame.Published) map[*view]*cut {
+	cuts := make(map[*view]*cut, len(views))
+	held := 0
+	for _, v := range views {
+		if held > maxCutBytes {
+			break
+		}
+		c := t.cut(v, p)
+		for i := range c.chunks {
+			held += c.chunks[i].bytes
+		}
+		cuts[v] = c
+	}
+	return cuts
 }
 
 // skip moves on over positions that the log no longer holds.
