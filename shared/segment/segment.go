@@ -81,7 +81,7 @@ func (s *Segment) DecodedBytes() int {
 	for _, c := range s.columns {
 		if len(c) > 0 {
 			raw, _ := binary.Uvarint(c[1:])
-			n += int(min(raw, MaxColumn)) //nolint:gosec // bounded
+			n += int(min(raw, MaxColumn))
 		}
 	}
 	return n
