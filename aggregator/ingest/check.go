@@ -28,15 +28,28 @@ var (
 // comes behind it goes on. unknown counts records of a kind this release does
 // not know.
 func check(r *frame.Received) (unknown int) {
-	var err error
-	switch {
-	case r.Tombstone:
-		unknown, err = checkTombstone(r)
-	case r.Lane == telemetry.LaneLogs:
-		err = checkLogs(r)
-	default:
-		unknown, err = checkEvents(r)
-	}
+	return guarded(r, func() (int, error) {
+		switch {
+		case r.Tombstone:
+			return checkTombstone(r)
+		case r.Lane == telemetry.LaneLogs:
+			return 0, checkLogs(r)
+		}
+		return checkEvents(r)
+	})
+}
+
+// guarded runs a check of a frame. A panic in it is a fault of ours that one
+// node's bytes have found: it costs that frame, and not the program, which the
+// node would stop again with the next attempt.
+func guarded(r *frame.Received, check func() (unknown int, err error)) (unknown int) {
+	defer func() {
+		if p := recover(); p != nil {
+			unknown = 0
+			quarantine(r, fmt.Sprintf("reading it failed inside the aggregator: %v", p))
+		}
+	}()
+	unknown, err := check()
 	if err != nil {
 		quarantine(r, err.Error())
 	}

@@ -331,3 +331,11 @@ func TestANodeThatLeftIsNoErrorOfOurs(t *testing.T) {
 		t.Errorf("%v, and in the log: %s", err, logged.String())
 	}
 }
+
+func TestAPanicWhileReadingAFrameCostsThatFrameOnly(t *testing.T) {
+	r := &frame.Received{Segment: &segment.Segment{}}
+	var nothing []int
+	if unknown := guarded(r, func() (int, error) { return nothing[7], nil }); unknown != 0 || r.Segment != nil || !strings.Contains(r.Quarantine, "index out of range") {
+		t.Fatalf("%d %q", unknown, r.Quarantine)
+	}
+}
