@@ -98,6 +98,7 @@ test('every filter is in the URL, chosen by the server, and restored', async ({ 
   await page.getByRole('button', { name: 'Filter by agent' }).click();
   await page.getByRole('dialog').getByRole('button', { name: /agt_coder/ }).click();
   await page.keyboard.press('Escape');
+  await expect(page.getByRole('dialog')).toHaveCount(0);
   await expect(page).toHaveURL('/logs?level=warn,error&search=provider&agentId=agt_coder');
   await page.getByRole('button', { name: 'Time range' }).click();
   await page.getByRole('button', { name: /Last hour/ }).click();
@@ -199,6 +200,12 @@ test('the panel: keys, filters, copies, permalink', async ({ page }) => {
   await open(page);
   await live(page);
   await page.keyboard.press('Enter');
+  await expect(page.getByTestId('panel')).toBeVisible();
+  // Escape closes what lies on top, one at a time.
+  await page.keyboard.press('?');
+  await expect(page.getByRole('heading', { name: 'Keyboard shortcuts' })).toBeVisible();
+  await page.keyboard.press('Escape');
+  await expect(page.getByRole('heading', { name: 'Keyboard shortcuts' })).toBeHidden();
   await expect(page.getByTestId('panel')).toBeVisible();
   const first = await page.locator('.log-row.is-selected').getAttribute('data-key');
   await page.keyboard.press('k');

@@ -19,7 +19,8 @@ export function useKeys(keys: KeyMap): void {
       if (event.key !== 'Escape' && (isTyping(event.target) || readSetting(shortcutsSetting) === 'no')) return;
       // Space and Enter press the button or link that has the focus.
       if ((event.key === ' ' || event.key === 'Enter') && isControl(event.target)) return;
-      event.preventDefault();
+      // What Escape closes in the browser's top layer is the browser's own.
+      if (event.key !== 'Escape') event.preventDefault();
       action(event);
     };
     window.addEventListener('keydown', handle);

@@ -16,7 +16,7 @@ type Times = Pick<Filters, 'since' | 'until' | 'at'>;
 export function TimeRange({ filters, change }: { filters: Filters; change: (times: Times) => void }) {
   return (
     <Popover
-      label="Time range" pressed={filters.since !== undefined || filters.until !== undefined || filters.at !== undefined}
+      label={`Time range: ${rangeLabel(filters)}`} pressed={filters.since !== undefined || filters.until !== undefined || filters.at !== undefined}
       button={
         <>
           <Clock size={14} className="max-md:hidden" aria-hidden />
