@@ -44,6 +44,7 @@ type markKey struct {
 
 type mark struct {
 	markKey
+	within  bool // a frame is not the first of its epoch
 	known   bool // it is in the database
 	changed bool
 	seq     uint64 // last committed
@@ -92,6 +93,9 @@ func newBatch(frames []*frame.Received, lines []*segment.Lines, spans *spanCache
 			m := &mark{markKey: k}
 			b.markOf[k] = m
 			b.marks = append(b.marks, m)
+		}
+		if f.First > 1 {
+			b.markOf[k].within = true
 		}
 	}
 	return b

@@ -134,8 +134,35 @@ func (b *batch) readMarks(ctx context.Context, conn *pgx.Conn) error {
 		})
 		return err
 	})
-	return conn.SendBatch(ctx, &q).Close()
+	if err := conn.SendBatch(ctx, &q).Close(); err != nil {
+		return err
+	}
+	for _, m := range b.marks {
+		if m.within && !m.known {
+			if err := m.inherit(ctx, conn); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
+
+// inherit starts the mark of a node that enrolled anew with the spool that it
+// had: what its host sent under its old name is committed. Epochs are 64
+// random bits, so that none but the same spool has the same one.
+func (m *mark) inherit(ctx context.Context, conn *pgx.Conn) error {
+	var seq int64
+	err := conn.QueryRow(ctx, oldMark, string(m.org), int64(m.epoch), int16(m.lane)).Scan(&seq) //nolint:gosec // 64 bits are 64 bits
+	if err != nil {
+		return fmt.Errorf("of the same spool: %w", err)
+	}
+	m.seq = uint64(seq) //nolint:gosec // written from one
+	return nil
+}
+
+// It reads all marks of an organisation, which only a spool in the middle of
+// its epoch makes necessary.
+const oldMark = `select coalesce(max(seq), 0) from ingest_mark where org = $1 and epoch = $2 and lane = $3`
 
 const lockMarks = `select u.i::int, m.seq
 from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[]) with ordinality as u (org, node, epoch, lane, i)

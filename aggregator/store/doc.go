@@ -15,6 +15,8 @@
 //   - a frame is visible completely and exactly once, whatever dies and however
 //     often it is sent again; there is no time window and no index on lines;
 //   - a frame whose predecessors are missing changes nothing;
+//   - a host that enrols anew goes on where the same epoch of its organisation
+//     stands under its old name;
 //   - lines and gaps get consecutive positions in their (organisation,
 //     environment) stream. The counter is locked from its advance to the end of
 //     the transaction, so a position becomes visible after all lower ones.

@@ -64,7 +64,7 @@ func TestEveryLineIsCommittedOnceWhateverDies(t *testing.T) {
 		scope := telemetry.Scope{Org: telemetry.OrgID(fmt.Sprintf("org_%d", o)), Env: telemetry.Environment(o % 2)}
 		scopes = append(scopes, scope)
 		for n := range nodes {
-			sp := newSpool(scope, telemetry.NodeID(fmt.Sprintf("nod_%d", n)), 7)
+			sp := newSpool(scope, telemetry.NodeID(fmt.Sprintf("nod_%d", n)), 7+uint64(n))
 			r := &replayed{}
 			for i := range framesEach {
 				r.frames = append(r.frames, sp.numbered(t, "agt_a", i*linesEach, linesEach, time.Now()))
