@@ -37,6 +37,7 @@ type window struct {
 	count     int
 	byOrg     map[telemetry.OrgID]int64
 	frames    map[streamKey][]sentFrame // in the order sent
+	acked     map[streamKey]uint64
 	throttled map[telemetry.OrgID]throttle
 	answered  time.Time // when something was last heard of what is on its way
 }
@@ -58,6 +59,7 @@ func (w *window) reset(size int64) {
 	defer w.mu.Unlock()
 	w.size, w.bytes, w.count, w.answered = size, 0, 0, time.Now()
 	w.byOrg, w.frames, w.throttled = map[telemetry.OrgID]int64{}, map[streamKey][]sentFrame{}, map[telemetry.OrgID]throttle{}
+	w.acked = map[streamKey]uint64{}
 	w.signal()
 }
 
@@ -141,11 +143,14 @@ func (w *window) ack(k streamKey, last uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.remove(k, func(f sentFrame) bool { return f.last <= last })
+	w.acked[k] = max(w.acked[k], last)
 	w.answered = time.Now()
 }
 
 // throttle makes an organisation wait and returns from where its streams are
-// to be sent again.
+// to be sent again: never from what is acknowledged, which the queue would take
+// for lost. (A frame that is sent a second time may be acknowledged, by its
+// first copy, just before it is counted here.)
 func (w *window) throttle(org telemetry.OrgID, wait time.Duration, reason string) map[streamKey]uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -160,7 +165,7 @@ func (w *window) throttle(org telemetry.OrgID, wait time.Duration, reason string
 		for _, f := range list {
 			first = min(first, f.first)
 		}
-		from[k] = first
+		from[k] = max(first, w.acked[k]+1)
 		w.remove(k, func(sentFrame) bool { return true })
 	}
 	return from
@@ -171,6 +176,9 @@ func (w *window) rewind(k streamKey, next uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.remove(k, func(f sentFrame) bool { return f.last >= next })
+	if w.acked[k] >= next && next > 0 {
+		w.acked[k] = next - 1 // the aggregator has lost it
+	}
 	w.answered = time.Now()
 }
 

@@ -31,6 +31,7 @@ func TestWindowCountsWhatIsOnItsWay(t *testing.T) {
 		}
 		model := map[telemetry.OrgID][]sent{}
 		next := map[telemetry.OrgID]uint64{"a": 1, "b": 1, "c": 1}
+		acked := map[telemetry.OrgID]uint64{}
 		for range rapid.IntRange(1, 100).Draw(rt, "steps") {
 			org := rapid.SampledFrom(orgs).Draw(rt, "org")
 			k := streamKey{org: org, epoch: 1}
@@ -52,10 +53,12 @@ func TestWindowCountsWhatIsOnItsWay(t *testing.T) {
 			case 3:
 				last := rapid.Uint64Range(0, next[org]).Draw(rt, "last")
 				w.ack(k, last)
+				acked[org] = max(acked[org], last)
 				keep(func(s sent) bool { return s.seq > last })
 			case 4:
 				from := rapid.Uint64Range(1, next[org]).Draw(rt, "from")
 				w.rewind(k, from)
+				acked[org] = min(acked[org], from-1)
 				keep(func(s sent) bool { return s.seq < from })
 				next[org] = min(next[org], from)
 			case 5:
@@ -65,6 +68,7 @@ func TestWindowCountsWhatIsOnItsWay(t *testing.T) {
 					for _, s := range model[org] {
 						lowest = min(lowest, s.seq)
 					}
+					lowest = max(lowest, acked[org]+1)
 					if got[k] != lowest {
 						rt.Fatalf("send again from %d, want %d", got[k], lowest)
 					}
@@ -168,4 +172,20 @@ func TestWaitingForRoomAndForAnswers(t *testing.T) {
 			t.Fatalf("%+v", waiting)
 		}
 	})
+}
+
+func TestAThrottleRewindsToNothingAcknowledged(t *testing.T) {
+	w := newWindow()
+	w.reset(1 << 20)
+	send := func(first uint64) {
+		w.add(&frame.Frame{Header: frame.Header{Org: "org_a", Epoch: 1, First: first, Count: 10}, Body: []byte("x")})
+	}
+	k := streamKey{org: "org_a", epoch: 1}
+	send(1)
+	w.ack(k, 20) // the first copies of two frames
+	send(11)     // the second copy of the later one, which was on its way here
+	send(21)
+	if from := w.throttle("org_a", time.Second, "full"); from[k] != 21 {
+		t.Fatalf("sent again from %d, but everything to 20 is acknowledged", from[k])
+	}
 }
