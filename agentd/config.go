@@ -78,13 +78,16 @@ func (c *Config) Validate() error {
 	if len(c.Aggregator.Addresses) == 0 {
 		bad("aggregator.addresses: no address is given; the aggregator prints its own at start")
 	}
-	for _, a := range append([]string{c.Aggregator.Enrolment}, c.Aggregator.Addresses...) {
-		if a == "" {
-			continue
-		}
+	address := func(name, a string) {
 		if _, _, err := net.SplitHostPort(a); err != nil {
-			bad("aggregator: %q is not host:port", a)
+			bad("%s: %q is not host:port", name, a)
 		}
+	}
+	if c.Aggregator.Enrolment != "" {
+		address("aggregator.enrolment", c.Aggregator.Enrolment)
+	}
+	for _, a := range c.Aggregator.Addresses {
+		address("aggregator.addresses", a)
 	}
 	if c.Aggregator.JoinToken != "" && c.Aggregator.TokenFile != "" {
 		bad("aggregator: give join_token or join_token_file, not both")

@@ -26,7 +26,7 @@ func TestEveryBadSettingIsNamed(t *testing.T) {
 	if err == nil {
 		t.Fatal("taken")
 	}
-	for _, want := range []string{"state_dir", "no-port", "join_token", "defaults.organisation", "defaults.environment", "from: \"yesterday\"", "files: pattern", "only its last part", "nonsense", "buffer.segment", "buffer.budget", "intake.max_delay", "log.level"} {
+	for _, want := range []string{"state_dir", `aggregator.addresses: "no-port"`, "join_token", "defaults.organisation", "defaults.environment", "from: \"yesterday\"", "files: pattern", "only its last part", "nonsense", "buffer.segment", "buffer.budget", "intake.max_delay", "log.level"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%s is not named in:\n%v", want, err)
 		}
