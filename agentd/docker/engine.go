@@ -2,10 +2,12 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -71,7 +73,11 @@ type details struct {
 // errGone says that the engine does not know the container (any more).
 var errGone = errdefs.ErrNotFound
 
-type mobyEngine struct{ c *client.Client }
+// mobyEngine speaks to the engine with the client that the last Ping made.
+type mobyEngine struct {
+	opts    []client.Opt
+	current atomic.Pointer[client.Client]
+}
 
 func newMobyEngine(endpoint string) (engine, error) {
 	opts := []client.Opt{client.FromEnv}
@@ -82,25 +88,39 @@ func newMobyEngine(endpoint string) (engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("docker endpoint %q: %w", endpoint, err)
 	}
-	return &mobyEngine{c: c}, nil
+	m := &mobyEngine{opts: opts}
+	m.current.Store(c)
+	return m, nil
 }
 
-func (m *mobyEngine) Close() error { return m.c.Close() }
+func (m *mobyEngine) client() *client.Client { return m.current.Load() }
 
+func (m *mobyEngine) Close() error { return m.client().Close() }
+
+// Ping asks whether the engine is there, and which version of the API it
+// speaks: it may have been replaced. A client must not negotiate again while
+// others use it (it writes its version without a lock), and it never goes up
+// again, so each answer gets a client of its own. What still runs on the old one
+// goes on.
 func (m *mobyEngine) Ping(ctx context.Context) error {
-	// An engine may have been replaced by another version: ask again each time.
-	_, err := m.c.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true, ForceNegotiate: true})
-	return err
+	c, err := client.New(m.opts...)
+	if err != nil {
+		return err
+	}
+	if _, err := c.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+		return errors.Join(err, c.Close())
+	}
+	return m.current.Swap(c).Close()
 }
 
 func (m *mobyEngine) Info(ctx context.Context) (engineInfo, error) {
-	r, err := m.c.Info(ctx, client.InfoOptions{})
+	r, err := m.client().Info(ctx, client.InfoOptions{})
 	if err != nil {
 		return engineInfo{}, err
 	}
 	return engineInfo{
 		Version: r.Info.ServerVersion, Root: r.Info.DockerRootDir,
-		Local: strings.HasPrefix(m.c.DaemonHost(), "unix://"),
+		Local: strings.HasPrefix(m.client().DaemonHost(), "unix://"),
 	}, nil
 }
 
@@ -109,7 +129,7 @@ func (m *mobyEngine) Events(ctx context.Context, since time.Time) (<-chan engine
 	if !since.IsZero() {
 		opts.Since = apiTime(since)
 	}
-	from := m.c.Events(ctx, opts)
+	from := m.client().Events(ctx, opts)
 	to, errs := make(chan engineEvent), make(chan error, 1)
 	go func() {
 		defer close(to)
@@ -134,7 +154,7 @@ func (m *mobyEngine) Events(ctx context.Context, since time.Time) (<-chan engine
 }
 
 func (m *mobyEngine) List(ctx context.Context) ([]listed, error) {
-	r, err := m.c.ContainerList(ctx, client.ContainerListOptions{All: true})
+	r, err := m.client().ContainerList(ctx, client.ContainerListOptions{All: true})
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +166,7 @@ func (m *mobyEngine) List(ctx context.Context) ([]listed, error) {
 }
 
 func (m *mobyEngine) Inspect(ctx context.Context, id string) (*details, error) {
-	r, err := m.c.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
+	r, err := m.client().ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +188,7 @@ func (m *mobyEngine) Logs(ctx context.Context, id string, since time.Time, follo
 	if !since.IsZero() {
 		opts.Since = apiTime(since)
 	}
-	return m.c.ContainerLogs(ctx, id, opts)
+	return m.client().ContainerLogs(ctx, id, opts)
 }
 
 // apiTime writes a time as the API's parameters take it: to the nanosecond.
