@@ -139,7 +139,7 @@ func (c *control) catchUp(r *run, d *details) {
 		if r.running() {
 			c.exited(r, d.Started, nil, d)
 		}
-		r.begins(d.Started)
+		r.begins(d.Started, true)
 		c.tell(r, pending{event: inferred(telemetry.SandboxStarted, d.Started, d)})
 		c.follows.again(r.sandbox)
 	}

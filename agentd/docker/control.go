@@ -59,6 +59,8 @@ type run struct {
 	ignored bool      // excluded by configuration
 	oom     bool      // since Started
 	killed  bool      // a signal was sent since Started
+	listed  bool      // the list told of Started; its event may still come
+	born    time.Time // when inspect says that it was created; zero: nobody asked
 	sandbox *sandbox
 	driver  string
 }
@@ -208,7 +210,7 @@ func (c *control) identify(r *run, d *details) {
 		Org: target.Org, Env: target.Env, Agent: target.Origin.Agent,
 		Session: target.Origin.Session, User: target.Origin.User,
 	}
-	r.driver = d.Driver
+	r.driver, r.born = d.Driver, d.Created
 	s.tail.tty.Store(d.TTY)
 	start := &beginning{now: c.first && c.cfg.From == FromNow && d.Created.Before(c.told.started())}
 	if raw, ok := c.resume[logKey+s.id]; ok {
@@ -294,6 +296,11 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 	if !r.Destroyed.IsZero() || !r.resumed.IsZero() && !e.At.After(r.resumed) || r.repeats(action, e) {
 		return
 	}
+	if action == "start" && !r.Created {
+		// The events began between the two.
+		r.Created = true
+		c.tell(r, pending{event: inferred(telemetry.SandboxCreated, notAfter(r.born, e.At), nil)})
+	}
 	event := toEvent(action, argument, e, r)
 	p := pending{event: event, since: c.told.begin(e.At)}
 	r.Told = e.At
@@ -301,7 +308,7 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 	case "create":
 		r.Created = true
 	case "start":
-		r.begins(e.At)
+		r.begins(e.At, false)
 		c.follows.again(r.sandbox)
 	case "oom":
 		r.oom = true
@@ -316,24 +323,44 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 	c.tell(r, p)
 }
 
+// notAfter returns at, or limit where at is not known or later.
+func notAfter(at, limit time.Time) time.Time {
+	if at.IsZero() || at.After(limit) {
+		return limit
+	}
+	return at
+}
+
+// sameStart is how much later than the time that inspect gives a start's event
+// can come. Of a container that lives for a moment it comes after the time at
+// which inspect says that it finished.
+const sameStart = 10 * time.Second
+
 // repeats reports whether the list has told us of e before. An event comes a
-// little later than the time that inspect gives for the same thing, and a start
-// comes before the end of its run.
+// little later than the time that inspect gives for the same thing. Events come
+// in order, so of a run that the list told of, the first start is the one.
 func (r *run) repeats(action string, e *engineEvent) bool {
 	switch action {
 	case "create":
 		return r.Created
 	case "start":
-		return r.running() || e.At.Before(r.Exited)
+		if r.listed && !e.At.Before(r.Started) {
+			r.listed = false
+			return r.running() || e.At.Sub(r.Started) < sameStart
+		}
+		return r.running() || e.At.Before(r.Exited) || e.At.Before(r.Started)
 	case "die":
+		if !e.At.Before(r.Started) {
+			r.listed = false
+		}
 		return !r.Started.IsZero() && (!r.running() || e.At.Before(r.Started))
 	}
 	return false
 }
 
-// begins notes a start.
-func (r *run) begins(at time.Time) {
-	r.Started, r.Exited, r.oom, r.killed = at, time.Time{}, false, false
+// begins notes a start, which the list or an event tells of.
+func (r *run) begins(at time.Time, listed bool) {
+	r.Started, r.Exited, r.oom, r.killed, r.listed = at, time.Time{}, false, false, listed
 }
 
 func (r *run) running() bool { return !r.Started.IsZero() && r.Exited.IsZero() }
