@@ -108,10 +108,15 @@ func (s *sources) names() []string {
 // tombstoneBody is the record that stands where the spool found damage: the
 // spool knows no records, so it asks for the bytes.
 func tombstoneBody(_ spool.Key, _ uint8, _, first uint64, count uint32, reason string) []byte {
-	b, err := wire.EncodeRecords(nil, []telemetry.Gap{{
+	g := telemetry.Gap{
 		Reason: telemetry.GapCorrupt, Count: int64(count), FirstSeq: first, LastSeq: first + uint64(count) - 1,
-		Detail: "Part of this node's buffer was damaged on disk: " + reason,
-	}})
+		Detail: "Part of this node's buffer was damaged on disk.",
+	}
+	if reason == spool.ReasonForgotten {
+		g.Reason = telemetry.GapForgotten
+		g.Detail = "The aggregator asked again for records that it had acknowledged, as after a restore of its database; this node does not have them any more."
+	}
+	b, err := wire.EncodeRecords(nil, []telemetry.Gap{g})
 	if err != nil {
 		return nil // the aggregator quarantines an empty body and still counts the range
 	}

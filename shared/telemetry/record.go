@@ -71,6 +71,7 @@ const (
 	GapTruncated    GapReason = "truncated"    // the source file shrank below what was read
 	GapUncleanStop  GapReason = "unclean_stop" // a source that cannot be read again, at a crash
 	GapUnreadable   GapReason = "unreadable"   // the source refused, or its data made no sense
+	GapForgotten    GapReason = "forgotten"    // acknowledged, given up by the node, and asked for again
 	GapQuarantined  GapReason = "quarantined"  // the aggregator could not take the frame
 	GapSlowReader   GapReason = "slow_reader"  // live streams only: this client was too slow
 	GapUnknownCount           = -1             // Gap.Count where nobody can know

@@ -1,0 +1,25 @@
+package agentd
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/theazo/observability/agentd/spool"
+	"github.com/theazo/observability/shared/telemetry"
+	"github.com/theazo/observability/shared/wire"
+)
+
+func TestATombstoneSaysWhatHappened(t *testing.T) {
+	for reason, want := range map[string]struct {
+		gap  telemetry.GapReason
+		text string
+	}{"corrupt": {telemetry.GapCorrupt, "damaged on disk"}, "forgotten": {telemetry.GapForgotten, "restore of its database"}} {
+		events, gaps, _, err := wire.DecodeRecords(tombstoneBody(spool.Key{}, 0, 1, 41, 3, reason))
+		if err != nil || len(events) != 0 || len(gaps) != 1 {
+			t.Fatal(events, gaps, err)
+		}
+		if g := gaps[0]; g.Reason != want.gap || g.Count != 3 || g.FirstSeq != 41 || g.LastSeq != 43 || !strings.Contains(g.Detail, want.text) {
+			t.Errorf("%s: %+v", reason, g)
+		}
+	}
+}
