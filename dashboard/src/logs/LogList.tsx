@@ -11,6 +11,8 @@ const gapHeight = 32;
 const topMargin = 36;
 /** How near an end of the list the next page is asked for. */
 const loadWithinPx = 1_500;
+/** Frames within which a scroll to the selected line has to arrive. */
+const maxTries = 60;
 
 interface LogListProps {
   feed: LogFeed;
@@ -60,13 +62,24 @@ export function LogList({ feed, state, wrapped, selected, search, open }: LogLis
   // The selected line is kept in sight when the selection moves, and not when
   // rows merely change: the reader may have scrolled away.
   const opened = useRef(false);
+  const present = selected !== undefined && feed.store.indexOfKey(selected) >= 0;
   useEffect(() => {
-    const index = selected === undefined ? -1 : feed.store.indexOfKey(selected);
-    if (index < 0) return;
+    if (!present || selected === undefined) return;
     // A line that a link led to stands amid its neighbours.
-    virtualizer.scrollToIndex(index, { align: !opened.current && feed.filters.at !== undefined ? 'center' : 'auto' });
+    const align = !opened.current && feed.filters.at !== undefined ? 'center' : 'auto';
     opened.current = true;
-  }, [selected, feed, virtualizer]);
+    // A list that is being laid out can swallow a scroll: look whether it arrived.
+    let frame = 0;
+    let tries = 0;
+    const show = () => {
+      const index = feed.store.indexOfKey(selected);
+      if (index < 0 || (tries > 0 && isInSight(scroller.current, selected))) return;
+      virtualizer.scrollToIndex(index, { align });
+      if (tries++ < maxTries) frame = requestAnimationFrame(show);
+    };
+    show();
+    return () => cancelAnimationFrame(frame);
+  }, [selected, present, feed, virtualizer]);
 
   const load = (row: GapRow) => void feed.loadMissed(row);
   const measure = wrapped ? virtualizer.measureElement : undefined;
@@ -104,6 +117,12 @@ export function LogList({ feed, state, wrapped, selected, search, open }: LogLis
       )}
     </div>
   );
+}
+
+function isInSight(element: HTMLElement | null, key: string): boolean {
+  const row = element?.querySelector(`[data-key="${CSS.escape(key)}"]`)?.getBoundingClientRect();
+  const list = element?.getBoundingClientRect();
+  return row !== undefined && list !== undefined && row.top < list.bottom && row.bottom > list.top;
 }
 
 function loadNear(element: HTMLElement, feed: LogFeed): void {
