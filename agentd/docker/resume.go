@@ -2,7 +2,9 @@ package docker
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -26,6 +28,10 @@ func (t *tail) resume(p *logPosition, b *block) error {
 	defer t.mu.Unlock()
 	t.lastTime = p.Last
 	found, err := t.find(&p.placeNote)
+	for tries := 0; err == nil && found < 0 && tries < rescans; tries++ {
+		t.rescan()
+		found, err = t.find(&p.placeNote)
+	}
 	if err != nil {
 		return err
 	}
@@ -63,6 +69,54 @@ func (t *tail) resume(p *logPosition, b *block) error {
 	t.dropBefore(slices.Index(t.files, first.file))
 	t.off = first.off
 	return nil
+}
+
+// rescans is how often a position's file is looked for again, and rescanPause
+// the time before each: a directory that is listed while files are renamed in
+// it may leave out the very one.
+const (
+	rescans     = 5
+	rescanPause = 5 * time.Millisecond
+)
+
+// rescan lists the files anew before anything was read of them. Those held stay
+// held; what is not listed any more is the oldest.
+func (t *tail) rescan() {
+	<-time.After(rescanPause)
+	names, err := t.chainNames()
+	if err != nil {
+		return // gone: what is held is all there is
+	}
+	var all []*logFile // newest first
+	for _, name := range names {
+		f, err := openLog(filepath.Join(t.dir, name))
+		if err != nil {
+			continue // renamed since: the next look finds it
+		}
+		same := func(o *logFile) bool { return o.id == f.id }
+		if slices.ContainsFunc(all, same) {
+			f.close()
+			continue
+		}
+		if i := slices.IndexFunc(t.files, same); i >= 0 {
+			f.close()
+			f = t.files[i]
+		} else {
+			t.pinned++
+		}
+		all = append(all, f)
+	}
+	for _, f := range slices.Backward(t.files) {
+		if !slices.Contains(all, f) {
+			all = append(all, f)
+		}
+	}
+	slices.Reverse(all)
+	for _, f := range all {
+		t.seq++
+		f.seq = t.seq
+	}
+	t.files = all
 }
 
 // find returns the index of the file of a note: by fingerprint, and by inode
