@@ -24,7 +24,7 @@ func TestTheFileOfAPositionIsLookedForAgain(t *testing.T) {
 		t.Fatal(len(l.files), err)
 	}
 	missed := l.files[1]
-	print, err := missed.fingerprint()
+	first, err := missed.fingerprint()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestTheFileOfAPositionIsLookedForAgain(t *testing.T) {
 	newest := l.files[1]
 
 	var b block
-	p := &logPosition{placeNote: placeNote{Device: missed.id.device, Inode: missed.id.inode, Print: print, Offset: size}, Before: hashOf(before), Size: size}
+	p := &logPosition{placeNote: placeNote{Device: missed.id.device, Inode: missed.id.inode, Print: first, Offset: size}, Before: hashOf(before), Size: size}
 	if err := l.resume(p, &b); err != nil {
 		t.Fatal(err)
 	}
