@@ -11,10 +11,17 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// The codec's shared encoder makes its channels when it is first used: not
-	// inside a synctest bubble, from which other tests could not use it.
+	// The codec's shared encoder and decoder make their channels when they are
+	// first used: not inside a synctest bubble, from which other tests could not
+	// use them.
 	var w segment.Writer
 	w.Append(&telemetry.LogEntry{Message: strings.Repeat("warm ", 1000)})
-	w.Encode(nil)
+	s, err := segment.Parse(w.Encode(nil))
+	if err == nil {
+		err = s.Read().DecodeAll()
+	}
+	if err != nil {
+		panic("warm up the codec: " + err.Error())
+	}
 	goleak.VerifyTestMain(m)
 }
