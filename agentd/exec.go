@@ -204,7 +204,7 @@ func (c *Command) event(ctx context.Context, to source.Sink, t source.Target, e 
 	e.Timestamp = time.Now().UTC()
 	e.Attributes = map[string]string{"command": cut(c.Args[0], 256)}
 	t.Origin.Source = telemetry.SourceProvider
-	if err := to.Emit(ctx, &source.Batch{Target: t, Events: []telemetry.Event{e}}); err != nil {
+	if err := to.Emit(ctx, &source.Batch{Target: t, Records: telemetry.Records{Events: []telemetry.Event{e}}}); err != nil {
 		c.Log.Error("lifecycle event was not taken", "type", string(e.Type), "error", err)
 	}
 }

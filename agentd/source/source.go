@@ -54,9 +54,13 @@ type Target struct {
 // Batch is what a source read in one go of one sandbox.
 type Batch struct {
 	Target
-	Lines  []Line
-	Events []telemetry.Event // their Origin is filled from Target where it is empty
-	Gaps   []telemetry.Gap
+	Lines []Line
+	// Entries are log entries that came with their structure, after Lines. The
+	// sink cleans and redacts their texts and does not look for more in them.
+	Entries []telemetry.LogEntry
+	// Records of the events lane. Where the agent of one is empty, its Origin is
+	// that of Target.
+	telemetry.Records
 	// Positions after this batch, made durable with it. A batch may hold
 	// positions alone.
 	Positions Positions

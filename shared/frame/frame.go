@@ -62,10 +62,9 @@ type Received struct {
 	Node       telemetry.NodeID
 	ReceivedAt time.Time
 
-	Segment *segment.Segment  // lane logs, no tombstone: parsed and validated
-	Lines   *segment.Lines    // of Segment, every column decoded; nil: the store decodes them itself
-	Events  []telemetry.Event // lane events
-	Gaps    []telemetry.Gap   // lane events, and the one of a tombstone
+	Segment           *segment.Segment // lane logs, no tombstone: parsed and validated
+	Lines             *segment.Lines   // of Segment, every column decoded; nil: the store decodes them itself
+	telemetry.Records                  // lane events; a tombstone: one gap
 
 	// Quarantine says why the body could not be taken: the store keeps the
 	// bytes apart, advances the mark and records a gap. Empty: it is good.

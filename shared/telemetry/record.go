@@ -1,6 +1,9 @@
 package telemetry
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Lane of a frame: events are never queued behind logs.
 type Lane uint8
@@ -46,6 +49,9 @@ const (
 	SandboxHealth    EventType = "sandbox.health"
 	ExecStarted      EventType = "exec.started"
 	ExecExited       EventType = "exec.exited"
+	// What an agent says of itself, by the sandbox client.
+	AgentProgress EventType = "agent.progress"
+	AgentComplete EventType = "agent.complete"
 )
 
 // Event is a lifecycle event of one sandbox.
@@ -57,7 +63,46 @@ type Event struct {
 	Reason     string            `json:"reason,omitempty"`     // "oom", "killed", "error", …: why it ended
 	Inferred   bool              `json:"inferred,omitempty"`   // found by reconciling, not told by the provider
 	Attributes map[string]string `json:"attributes,omitempty"` // image, name, exec command, …
-	Node       NodeID            `json:"nodeId,omitempty"`     // set by the aggregator
+	LastWords  *LastWords        `json:"lastWords,omitempty"`  // exited events, where known
+	// Content is what the agent handed over with agent.progress or
+	// agent.complete: a JSON object of at most MaxMetadata bytes, or nil.
+	Content json.RawMessage `json:"content,omitempty"`
+	Node    NodeID          `json:"nodeId,omitempty"` // set by the aggregator
+}
+
+// MaxTail is how much of each stream LastWords holds, in bytes.
+const MaxTail = 64 << 10
+
+// LastWords is what is known of a sandbox's end. It travels with the exit
+// event, ahead of any backlog of lines.
+type LastWords struct {
+	Signal      string        `json:"signal,omitempty"` // that ended it, such as SIGKILL
+	OOMKilled   bool          `json:"oomKilled,omitempty"`
+	Duration    time.Duration `json:"durationNanos,omitempty"`   // from its start to its end
+	MemoryPeak  int64         `json:"memoryPeakBytes,omitempty"` // 0: not known
+	CPUTime     time.Duration `json:"cpuNanos,omitempty"`        // 0: not known
+	ImageDigest string        `json:"imageDigest,omitempty"`
+	// Stdout and Stderr end with the last byte that was written, and begin at a
+	// line where that keeps most of MaxTail; Omitted bytes came before.
+	Stdout        string `json:"stdout,omitempty"`
+	Stderr        string `json:"stderr,omitempty"`
+	StdoutOmitted int64  `json:"stdoutOmittedBytes,omitempty"`
+	StderrOmitted int64  `json:"stderrOmittedBytes,omitempty"`
+}
+
+// Records are the records of the events lane, by kind. In a frame they have
+// their sequences in this order.
+type Records struct {
+	Events     []Event
+	Spans      []Span
+	ModelCalls []ModelCall
+	Metrics    []MetricPoint
+	Gaps       []Gap
+}
+
+// Len is how many there are.
+func (r *Records) Len() int {
+	return len(r.Events) + len(r.Spans) + len(r.ModelCalls) + len(r.Metrics) + len(r.Gaps)
 }
 
 // GapReason says why records are missing.
@@ -73,6 +118,8 @@ const (
 	GapUnreadable   GapReason = "unreadable"   // the source refused, or its data made no sense
 	GapForgotten    GapReason = "forgotten"    // acknowledged, given up by the node, and asked for again
 	GapQuarantined  GapReason = "quarantined"  // the aggregator could not take the frame
+	GapSampled      GapReason = "sampled"      // a stream above its fair share, while the node was under pressure
+	GapRefused      GapReason = "refused"      // over a quota of the node's local endpoint
 	GapSlowReader   GapReason = "slow_reader"  // live streams only: this client was too slow
 	GapUnknownCount           = -1             // Gap.Count where nobody can know
 )

@@ -22,9 +22,9 @@ type Stream struct {
 // again.
 type Record struct {
 	source.Target
-	Lines     []source.Line
-	Events    []telemetry.Event
-	Gaps      []telemetry.Gap
+	Lines   []source.Line
+	Entries []telemetry.LogEntry
+	telemetry.Records
 	Positions source.Positions
 }
 
@@ -75,8 +75,11 @@ func (s *Sink) Emit(ctx context.Context, b *source.Batch) error {
 
 func copyOf(b *source.Batch) Record {
 	r := Record{
-		Target: b.Target, Lines: slices.Clone(b.Lines), Events: slices.Clone(b.Events),
-		Gaps: slices.Clone(b.Gaps), Positions: maps.Clone(b.Positions),
+		Target: b.Target, Lines: slices.Clone(b.Lines), Entries: slices.Clone(b.Entries), Positions: maps.Clone(b.Positions),
+		Records: telemetry.Records{
+			Events: slices.Clone(b.Events), Spans: slices.Clone(b.Spans), ModelCalls: slices.Clone(b.ModelCalls),
+			Metrics: slices.Clone(b.Metrics), Gaps: slices.Clone(b.Gaps),
+		},
 	}
 	for i := range r.Lines {
 		r.Lines[i].Text = slices.Clone(r.Lines[i].Text)
