@@ -116,7 +116,7 @@ func tombstoneBody(_ spool.Key, _ uint8, _, first uint64, count uint32, reason s
 		g.Reason = telemetry.GapForgotten
 		g.Detail = "The aggregator asked again for records that it had acknowledged, as after a restore of its database; this node does not have them any more."
 	}
-	b, err := wire.EncodeRecords(nil, []telemetry.Gap{g})
+	b, err := wire.EncodeRecords(&telemetry.Records{Gaps: []telemetry.Gap{g}})
 	if err != nil {
 		return nil // the aggregator quarantines an empty body and still counts the range
 	}

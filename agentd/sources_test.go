@@ -14,11 +14,11 @@ func TestATombstoneSaysWhatHappened(t *testing.T) {
 		gap  telemetry.GapReason
 		text string
 	}{"corrupt": {telemetry.GapCorrupt, "damaged on disk"}, "forgotten": {telemetry.GapForgotten, "restore of its database"}} {
-		events, gaps, _, err := wire.DecodeRecords(tombstoneBody(spool.Key{}, 0, 1, 41, 3, reason))
-		if err != nil || len(events) != 0 || len(gaps) != 1 {
-			t.Fatal(events, gaps, err)
+		r, _, err := wire.DecodeRecords(tombstoneBody(spool.Key{}, 0, 1, 41, 3, reason))
+		if err != nil || r.Len() != 1 || len(r.Gaps) != 1 {
+			t.Fatal(r, err)
 		}
-		if g := gaps[0]; g.Reason != want.gap || g.Count != 3 || g.FirstSeq != 41 || g.LastSeq != 43 || !strings.Contains(g.Detail, want.text) {
+		if g := r.Gaps[0]; g.Reason != want.gap || g.Count != 3 || g.FirstSeq != 41 || g.LastSeq != 43 || !strings.Contains(g.Detail, want.text) {
 			t.Errorf("%s: %+v", reason, g)
 		}
 	}

@@ -272,7 +272,7 @@ func (b *batch) encodeRecords(s *scoped) error {
 	for len(events)+len(gaps) > 0 {
 		e := events[:min(len(events), recordsPerFrame)]
 		g := gaps[:min(len(gaps), recordsPerFrame-len(e))]
-		body, err := wire.EncodeRecords(e, g)
+		body, err := wire.EncodeRecords(&telemetry.Records{Events: e, Gaps: g})
 		if err != nil {
 			return err
 		}

@@ -85,14 +85,14 @@ func (a *appended) add(f *frame.Frame) error {
 	a.headers = append(a.headers, f.Header)
 	a.bodyBytes += len(f.Body)
 	if f.Lane == telemetry.LaneEvents {
-		events, gaps, _, err := wire.DecodeRecords(p.Body)
+		r, _, err := wire.DecodeRecords(p.Body)
 		if err != nil {
 			return err
 		}
-		if len(events)+len(gaps) != int(f.Count) {
-			return fmt.Errorf("%d records, the header says %d", len(events)+len(gaps), f.Count)
+		if r.Len() != int(f.Count) {
+			return fmt.Errorf("%d records, the header says %d", r.Len(), f.Count)
 		}
-		a.events, a.gaps = append(a.events, events...), append(a.gaps, gaps...)
+		a.events, a.gaps = append(a.events, r.Events...), append(a.gaps, r.Gaps...)
 		return nil
 	}
 	s, err := segment.Parse(bytes.Clone(p.Body))

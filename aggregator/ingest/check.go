@@ -1,21 +1,14 @@
 package ingest
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
-	"unicode/utf8"
 
 	"github.com/theazo/observability/shared/frame"
 	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/telemetry"
 	"github.com/theazo/observability/shared/wire"
 )
-
-// maxMetadataDepth is how deep objects and lists of a line's metadata may lie
-// in each other: more than intake lets through.
-const maxMetadataDepth = 64
 
 // Times that PostgreSQL stores and JSON prints.
 var (
@@ -59,28 +52,28 @@ func guarded(r *frame.Received, check func() (unknown int, err error)) (unknown 
 // quarantine marks a frame as one of which only the bytes can be kept.
 func quarantine(r *frame.Received, reason string) {
 	const most = 1024
-	r.Segment, r.Lines, r.Events, r.Gaps = nil, nil, nil, nil
+	r.Segment, r.Lines, r.Records = nil, nil, telemetry.Records{}
 	r.Quarantine = reason[:min(len(reason), most)]
 }
 
 func checkEvents(r *frame.Received) (unknown int, err error) {
-	r.Events, r.Gaps, unknown, err = wire.DecodeRecords(r.Body)
+	r.Records, unknown, err = wire.DecodeRecords(r.Body)
 	if err != nil {
 		return 0, err
 	}
-	if n := len(r.Events) + len(r.Gaps) + unknown; n != int(r.Count) {
+	if n := r.Len() + unknown; n != int(r.Count) {
 		return 0, fmt.Errorf("the header says %d records, the body holds %d", r.Count, n)
 	}
 	return unknown, nil
 }
 
 func checkTombstone(r *frame.Received) (unknown int, err error) {
-	r.Events, r.Gaps, unknown, err = wire.DecodeRecords(r.Body)
+	r.Records, unknown, err = wire.DecodeRecords(r.Body)
 	if err != nil {
 		return 0, err
 	}
-	if len(r.Events) != 0 || len(r.Gaps)+unknown != 1 {
-		return 0, fmt.Errorf("a tombstone holds %d events and %d gaps: one gap is wanted", len(r.Events), len(r.Gaps))
+	if r.Len() != len(r.Gaps) || len(r.Gaps)+unknown != 1 {
+		return 0, fmt.Errorf("a tombstone holds %d records and %d gaps: one gap is wanted", r.Len(), len(r.Gaps))
 	}
 	return unknown, nil
 }
@@ -128,7 +121,7 @@ func checkLines(l *segment.Lines) error {
 		var e telemetry.LogEntry
 		for i := range l.Segment.Lines {
 			l.Entry(i, &e)
-			if err := checkMetadata(e.Metadata); err != nil {
+			if err := telemetry.CheckObject(e.Metadata, telemetry.MaxMetadata); err != nil {
 				return fmt.Errorf("line %d: metadata %w", i, err)
 			}
 			if err := checkTrace(&e); err != nil {
@@ -153,42 +146,6 @@ func checkTrace(e *telemetry.LogEntry) error {
 		if err := telemetry.CheckID(string(e.Span)); err != nil {
 			return fmt.Errorf("span id %w", err)
 		}
-	}
-	return nil
-}
-
-// checkMetadata refuses everything but a JSON object on one line, because
-// readers put it into their own JSON and into lines of SSE as it is.
-func checkMetadata(b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	if len(b) > telemetry.MaxMetadata {
-		return fmt.Errorf("of %d bytes: at most %d are taken", len(b), telemetry.MaxMetadata)
-	}
-	depth, deepest, quoted := 0, 0, false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case c < ' ' && c != '\t': // a raw line break would end a line of SSE
-			return fmt.Errorf("holds the control character %#x", c)
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case !quoted && (c == '{' || c == '['):
-			depth++
-			deepest = max(deepest, depth)
-		case !quoted && (c == '}' || c == ']'):
-			depth--
-		}
-	}
-	switch {
-	case deepest > maxMetadataDepth:
-		return fmt.Errorf("is nested %d deep: at most %d are taken", deepest, maxMetadataDepth)
-	case !utf8.Valid(b):
-		return errors.New("is not valid UTF-8")
-	case b[0] != '{' || !json.Valid(b):
-		return fmt.Errorf("%.40q is not a JSON object", b)
 	}
 	return nil
 }

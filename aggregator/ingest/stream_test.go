@@ -104,9 +104,10 @@ func TestAMissingFrameIsAskedForOnce(t *testing.T) {
 func TestLanesAndEnvironmentsKeepApart(t *testing.T) {
 	b := start(t, nil, "org_a")
 	s := b.open(t, b.enrol(t, ""))
-	body, err := wire.EncodeRecords([]telemetry.Event{{
-		Type: telemetry.SandboxStarted, Timestamp: time.Now(), Origin: telemetry.Origin{Agent: "agt_1", Sandbox: "c1"},
-	}}, []telemetry.Gap{{Reason: telemetry.GapRotated, Count: telemetry.GapUnknownCount}})
+	body, err := wire.EncodeRecords(&telemetry.Records{
+		Events: []telemetry.Event{{Type: telemetry.SandboxStarted, Timestamp: time.Now(), Origin: telemetry.Origin{Agent: "agt_1", Sandbox: "c1"}}},
+		Gaps:   []telemetry.Gap{{Reason: telemetry.GapRotated, Count: telemetry.GapUnknownCount}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -457,7 +458,7 @@ func TestDecodedRecordsCountAsMemory(t *testing.T) {
 	b.store.Before(func([]*frame.Received) error { return telemetry.Failf(telemetry.Unavailable, "The database is away.") })
 	at := time.Now().UTC().Truncate(time.Microsecond)
 	events := slices.Repeat([]telemetry.Event{{Type: "x", Timestamp: at, Origin: telemetry.Origin{Agent: "a"}}}, frame.MaxCount)
-	body, err := wire.EncodeRecords(events, nil)
+	body, err := wire.EncodeRecords(&telemetry.Records{Events: events})
 	if err != nil {
 		t.Fatal(err)
 	}

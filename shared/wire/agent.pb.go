@@ -430,6 +430,7 @@ type StreamRequest struct {
 	//
 	//	*StreamRequest_Hello
 	//	*StreamRequest_Frame
+	//	*StreamRequest_Report
 	Message       isStreamRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -490,6 +491,15 @@ func (x *StreamRequest) GetFrame() *Frame {
 	return nil
 }
 
+func (x *StreamRequest) GetReport() *Report {
+	if x != nil {
+		if x, ok := x.Message.(*StreamRequest_Report); ok {
+			return x.Report
+		}
+	}
+	return nil
+}
+
 type isStreamRequest_Message interface {
 	isStreamRequest_Message()
 }
@@ -504,9 +514,16 @@ type StreamRequest_Frame struct {
 	Frame *Frame `protobuf:"bytes,2,opt,name=frame,proto3,oneof"`
 }
 
+type StreamRequest_Report struct {
+	// How the node is doing.
+	Report *Report `protobuf:"bytes,3,opt,name=report,proto3,oneof"`
+}
+
 func (*StreamRequest_Hello) isStreamRequest_Message() {}
 
 func (*StreamRequest_Frame) isStreamRequest_Message() {}
+
+func (*StreamRequest_Report) isStreamRequest_Message() {}
 
 // StreamResponse is what the aggregator says on the stream. The first one is
 // a Welcome.
@@ -767,6 +784,226 @@ func (x *Welcome) GetWindowBytes() uint32 {
 	return 0
 }
 
+// Report says how a node is doing: after the Welcome, and then about every ten
+// seconds. Nothing is decided by it but what people are shown.
+type Report struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Wall clock of the node.
+	Now *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=now,proto3" json:"now,omitempty"`
+	// Every sequence that the node still knows of.
+	Sequences []*Sequence `protobuf:"bytes,2,rep,name=sequences,proto3" json:"sequences,omitempty"`
+	// Bytes of the disk buffer's files.
+	BufferBytes uint64 `protobuf:"varint,3,opt,name=buffer_bytes,json=bufferBytes,proto3" json:"buffer_bytes,omitempty"`
+	// What they may take.
+	BufferBudget uint64 `protobuf:"varint,4,opt,name=buffer_budget,json=bufferBudget,proto3" json:"buffer_budget,omitempty"`
+	// When the oldest record on disk was written that is not acknowledged.
+	Oldest *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=oldest,proto3" json:"oldest,omitempty"`
+	// Records that were dropped, cut or changed since agentd started, by reason.
+	Counts map[string]uint64 `protobuf:"bytes,6,rep,name=counts,proto3" json:"counts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// When agentd started.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// Pressure on the host, in thousandths: 0 none, 1000 it is throttled hard.
+	Pressure uint32 `protobuf:"varint,8,opt,name=pressure,proto3" json:"pressure,omitempty"`
+	// Clock of the node minus that of the aggregator.
+	Skew *durationpb.Duration `protobuf:"bytes,9,opt,name=skew,proto3" json:"skew,omitempty"`
+	// From when agentd wrote its last canary line until it was acknowledged.
+	CanaryLag     *durationpb.Duration `protobuf:"bytes,10,opt,name=canary_lag,json=canaryLag,proto3" json:"canary_lag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Report) Reset() {
+	*x = Report{}
+	mi := &file_agent_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Report) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Report) ProtoMessage() {}
+
+func (x *Report) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Report.ProtoReflect.Descriptor instead.
+func (*Report) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Report) GetNow() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Now
+	}
+	return nil
+}
+
+func (x *Report) GetSequences() []*Sequence {
+	if x != nil {
+		return x.Sequences
+	}
+	return nil
+}
+
+func (x *Report) GetBufferBytes() uint64 {
+	if x != nil {
+		return x.BufferBytes
+	}
+	return 0
+}
+
+func (x *Report) GetBufferBudget() uint64 {
+	if x != nil {
+		return x.BufferBudget
+	}
+	return 0
+}
+
+func (x *Report) GetOldest() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Oldest
+	}
+	return nil
+}
+
+func (x *Report) GetCounts() map[string]uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Report) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Report) GetPressure() uint32 {
+	if x != nil {
+		return x.Pressure
+	}
+	return 0
+}
+
+func (x *Report) GetSkew() *durationpb.Duration {
+	if x != nil {
+		return x.Skew
+	}
+	return nil
+}
+
+func (x *Report) GetCanaryLag() *durationpb.Duration {
+	if x != nil {
+		return x.CanaryLag
+	}
+	return nil
+}
+
+// Sequence is the node's side of the ledger: assigned = acknowledged + in
+// flight. The aggregator knows what became of the acknowledged ones.
+type Sequence struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As in the frames.
+	Organisation string `protobuf:"bytes,1,opt,name=organisation,proto3" json:"organisation,omitempty"`
+	// As in the frames.
+	Epoch uint64 `protobuf:"fixed64,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// As in the frames.
+	Lane Lane `protobuf:"varint,3,opt,name=lane,proto3,enum=theazo.agent.v1.Lane" json:"lane,omitempty"`
+	// Last sequence that was given to a record.
+	Assigned uint64 `protobuf:"varint,4,opt,name=assigned,proto3" json:"assigned,omitempty"`
+	// Last sequence that was acknowledged.
+	Acknowledged uint64 `protobuf:"varint,5,opt,name=acknowledged,proto3" json:"acknowledged,omitempty"`
+	// Of those in flight: records that are gone, for which a tombstone goes.
+	Lost          uint64 `protobuf:"varint,6,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sequence) Reset() {
+	*x = Sequence{}
+	mi := &file_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sequence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sequence) ProtoMessage() {}
+
+func (x *Sequence) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
+func (*Sequence) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Sequence) GetOrganisation() string {
+	if x != nil {
+		return x.Organisation
+	}
+	return ""
+}
+
+func (x *Sequence) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Sequence) GetLane() Lane {
+	if x != nil {
+		return x.Lane
+	}
+	return Lane_LANE_UNSPECIFIED
+}
+
+func (x *Sequence) GetAssigned() uint64 {
+	if x != nil {
+		return x.Assigned
+	}
+	return 0
+}
+
+func (x *Sequence) GetAcknowledged() uint64 {
+	if x != nil {
+		return x.Acknowledged
+	}
+	return 0
+}
+
+func (x *Sequence) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
 // Frame is records of exactly one organisation and environment, one lane and
 // one class.
 type Frame struct {
@@ -796,7 +1033,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_agent_proto_msgTypes[8]
+	mi := &file_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1045,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[8]
+	mi := &file_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1058,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Frame) GetOrganisation() string {
@@ -905,7 +1142,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_agent_proto_msgTypes[9]
+	mi := &file_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1154,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[9]
+	mi := &file_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1167,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ack) GetOrganisation() string {
@@ -977,7 +1214,7 @@ type Throttle struct {
 
 func (x *Throttle) Reset() {
 	*x = Throttle{}
-	mi := &file_agent_proto_msgTypes[10]
+	mi := &file_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1226,7 @@ func (x *Throttle) String() string {
 func (*Throttle) ProtoMessage() {}
 
 func (x *Throttle) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[10]
+	mi := &file_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1239,7 @@ func (x *Throttle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Throttle.ProtoReflect.Descriptor instead.
 func (*Throttle) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Throttle) GetOrganisation() string {
@@ -1045,7 +1282,7 @@ type Rewind struct {
 
 func (x *Rewind) Reset() {
 	*x = Rewind{}
-	mi := &file_agent_proto_msgTypes[11]
+	mi := &file_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1294,7 @@ func (x *Rewind) String() string {
 func (*Rewind) ProtoMessage() {}
 
 func (x *Rewind) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[11]
+	mi := &file_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1307,7 @@ func (x *Rewind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rewind.ProtoReflect.Descriptor instead.
 func (*Rewind) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Rewind) GetOrganisation() string {
@@ -1112,7 +1349,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_agent_proto_msgTypes[12]
+	mi := &file_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1361,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[12]
+	mi := &file_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1374,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Records) GetRecords() []*Record {
@@ -1156,6 +1393,9 @@ type Record struct {
 	//
 	//	*Record_Event
 	//	*Record_Gap
+	//	*Record_Span
+	//	*Record_ModelCall
+	//	*Record_Metric
 	Record        isRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1163,7 +1403,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1415,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[13]
+	mi := &file_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1428,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Record) GetRecord() isRecord_Record {
@@ -1216,6 +1456,33 @@ func (x *Record) GetGap() *Gap {
 	return nil
 }
 
+func (x *Record) GetSpan() *Span {
+	if x != nil {
+		if x, ok := x.Record.(*Record_Span); ok {
+			return x.Span
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetModelCall() *ModelCall {
+	if x != nil {
+		if x, ok := x.Record.(*Record_ModelCall); ok {
+			return x.ModelCall
+		}
+	}
+	return nil
+}
+
+func (x *Record) GetMetric() *MetricPoint {
+	if x != nil {
+		if x, ok := x.Record.(*Record_Metric); ok {
+			return x.Metric
+		}
+	}
+	return nil
+}
+
 type isRecord_Record interface {
 	isRecord_Record()
 }
@@ -1230,9 +1497,30 @@ type Record_Gap struct {
 	Gap *Gap `protobuf:"bytes,2,opt,name=gap,proto3,oneof"`
 }
 
+type Record_Span struct {
+	// A step of a trace.
+	Span *Span `protobuf:"bytes,3,opt,name=span,proto3,oneof"`
+}
+
+type Record_ModelCall struct {
+	// A call of a language model.
+	ModelCall *ModelCall `protobuf:"bytes,4,opt,name=model_call,json=modelCall,proto3,oneof"`
+}
+
+type Record_Metric struct {
+	// A value of a metric.
+	Metric *MetricPoint `protobuf:"bytes,5,opt,name=metric,proto3,oneof"`
+}
+
 func (*Record_Event) isRecord_Record() {}
 
 func (*Record_Gap) isRecord_Record() {}
+
+func (*Record_Span) isRecord_Record() {}
+
+func (*Record_ModelCall) isRecord_Record() {}
+
+func (*Record_Metric) isRecord_Record() {}
 
 // Origin is who a record is about, and where it was.
 type Origin struct {
@@ -1257,7 +1545,7 @@ type Origin struct {
 
 func (x *Origin) Reset() {
 	*x = Origin{}
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1269,7 +1557,7 @@ func (x *Origin) String() string {
 func (*Origin) ProtoMessage() {}
 
 func (x *Origin) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[14]
+	mi := &file_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1282,7 +1570,7 @@ func (x *Origin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Origin.ProtoReflect.Descriptor instead.
 func (*Origin) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Origin) GetAgent() string {
@@ -1350,14 +1638,18 @@ type Event struct {
 	// Found by comparing states, not told by the provider.
 	Inferred bool `protobuf:"varint,6,opt,name=inferred,proto3" json:"inferred,omitempty"`
 	// Image, name, command, ….
-	Attributes    map[string]string `protobuf:"bytes,7,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Attributes map[string]string `protobuf:"bytes,7,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// What is known of the sandbox's end.
+	LastWords *LastWords `protobuf:"bytes,8,opt,name=last_words,json=lastWords,proto3" json:"last_words,omitempty"`
+	// What the agent handed over: a JSON object.
+	Content       []byte `protobuf:"bytes,9,opt,name=content,proto3" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1661,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[15]
+	mi := &file_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1674,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Event) GetType() string {
@@ -1434,6 +1726,956 @@ func (x *Event) GetAttributes() map[string]string {
 	return nil
 }
 
+func (x *Event) GetLastWords() *LastWords {
+	if x != nil {
+		return x.LastWords
+	}
+	return nil
+}
+
+func (x *Event) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+// LastWords is what is known of a sandbox's end.
+type LastWords struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Signal that ended it, such as SIGKILL.
+	Signal string `protobuf:"bytes,1,opt,name=signal,proto3" json:"signal,omitempty"`
+	// The kernel ended it because its memory was used up.
+	OomKilled bool `protobuf:"varint,2,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
+	// From its start to its end.
+	Duration *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
+	// Most memory that it had, in bytes; 0: not known.
+	MemoryPeak int64 `protobuf:"varint,4,opt,name=memory_peak,json=memoryPeak,proto3" json:"memory_peak,omitempty"`
+	// CPU time that it used; absent: not known.
+	CpuTime *durationpb.Duration `protobuf:"bytes,5,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
+	// Digest of its image.
+	ImageDigest string `protobuf:"bytes,6,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"`
+	// End of what it wrote.
+	Stdout string `protobuf:"bytes,7,opt,name=stdout,proto3" json:"stdout,omitempty"`
+	// End of what it wrote.
+	Stderr string `protobuf:"bytes,8,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	// Bytes that came before.
+	StdoutOmitted int64 `protobuf:"varint,9,opt,name=stdout_omitted,json=stdoutOmitted,proto3" json:"stdout_omitted,omitempty"`
+	// Bytes that came before.
+	StderrOmitted int64 `protobuf:"varint,10,opt,name=stderr_omitted,json=stderrOmitted,proto3" json:"stderr_omitted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LastWords) Reset() {
+	*x = LastWords{}
+	mi := &file_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LastWords) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LastWords) ProtoMessage() {}
+
+func (x *LastWords) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LastWords.ProtoReflect.Descriptor instead.
+func (*LastWords) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *LastWords) GetSignal() string {
+	if x != nil {
+		return x.Signal
+	}
+	return ""
+}
+
+func (x *LastWords) GetOomKilled() bool {
+	if x != nil {
+		return x.OomKilled
+	}
+	return false
+}
+
+func (x *LastWords) GetDuration() *durationpb.Duration {
+	if x != nil {
+		return x.Duration
+	}
+	return nil
+}
+
+func (x *LastWords) GetMemoryPeak() int64 {
+	if x != nil {
+		return x.MemoryPeak
+	}
+	return 0
+}
+
+func (x *LastWords) GetCpuTime() *durationpb.Duration {
+	if x != nil {
+		return x.CpuTime
+	}
+	return nil
+}
+
+func (x *LastWords) GetImageDigest() string {
+	if x != nil {
+		return x.ImageDigest
+	}
+	return ""
+}
+
+func (x *LastWords) GetStdout() string {
+	if x != nil {
+		return x.Stdout
+	}
+	return ""
+}
+
+func (x *LastWords) GetStderr() string {
+	if x != nil {
+		return x.Stderr
+	}
+	return ""
+}
+
+func (x *LastWords) GetStdoutOmitted() int64 {
+	if x != nil {
+		return x.StdoutOmitted
+	}
+	return 0
+}
+
+func (x *LastWords) GetStderrOmitted() int64 {
+	if x != nil {
+		return x.StderrOmitted
+	}
+	return 0
+}
+
+// Span is one step of a trace, with the attributes of its emitter.
+type Span struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Trace, trc_….
+	Trace string `protobuf:"bytes,1,opt,name=trace,proto3" json:"trace,omitempty"`
+	// Span, spn_….
+	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
+	// Parent, spn_…; empty: a root.
+	Parent string `protobuf:"bytes,3,opt,name=parent,proto3" json:"parent,omitempty"`
+	// Name.
+	Name string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	// Kind: 0 internal, 1 server, 2 client, 3 producer, 4 consumer.
+	Kind uint32 `protobuf:"varint,5,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Who.
+	Origin *Origin `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Begin.
+	Start *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=start,proto3" json:"start,omitempty"`
+	// End; absent: it still runs.
+	End *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end,proto3" json:"end,omitempty"`
+	// Status: 0 unset, 1 ok, 2 error.
+	Status uint32 `protobuf:"varint,9,opt,name=status,proto3" json:"status,omitempty"`
+	// Message of the status.
+	Error string `protobuf:"bytes,10,opt,name=error,proto3" json:"error,omitempty"`
+	// Name of the instrumentation.
+	Scope string `protobuf:"bytes,11,opt,name=scope,proto3" json:"scope,omitempty"`
+	// A JSON object.
+	Attributes []byte `protobuf:"bytes,12,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	// A JSON object.
+	Resource []byte `protobuf:"bytes,13,opt,name=resource,proto3" json:"resource,omitempty"`
+	// What happened in it.
+	Events []*SpanEvent `protobuf:"bytes,14,rep,name=events,proto3" json:"events,omitempty"`
+	// Other spans that it has to do with.
+	Links         []*SpanLink `protobuf:"bytes,15,rep,name=links,proto3" json:"links,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Span) Reset() {
+	*x = Span{}
+	mi := &file_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Span) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Span) ProtoMessage() {}
+
+func (x *Span) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Span.ProtoReflect.Descriptor instead.
+func (*Span) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Span) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
+}
+
+func (x *Span) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Span) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *Span) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Span) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *Span) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+func (x *Span) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *Span) GetEnd() *timestamppb.Timestamp {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *Span) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Span) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Span) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Span) GetAttributes() []byte {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *Span) GetResource() []byte {
+	if x != nil {
+		return x.Resource
+	}
+	return nil
+}
+
+func (x *Span) GetEvents() []*SpanEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *Span) GetLinks() []*SpanLink {
+	if x != nil {
+		return x.Links
+	}
+	return nil
+}
+
+// SpanEvent is something that happened at one moment of a span.
+type SpanEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// When.
+	Timestamp *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
+	// A JSON object.
+	Attributes    []byte `protobuf:"bytes,3,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpanEvent) Reset() {
+	*x = SpanEvent{}
+	mi := &file_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpanEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpanEvent) ProtoMessage() {}
+
+func (x *SpanEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpanEvent.ProtoReflect.Descriptor instead.
+func (*SpanEvent) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SpanEvent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SpanEvent) GetTimestamp() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Timestamp
+	}
+	return nil
+}
+
+func (x *SpanEvent) GetAttributes() []byte {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+// SpanLink points to another span.
+type SpanLink struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Trace, trc_….
+	Trace string `protobuf:"bytes,1,opt,name=trace,proto3" json:"trace,omitempty"`
+	// Span, spn_….
+	Span string `protobuf:"bytes,2,opt,name=span,proto3" json:"span,omitempty"`
+	// A JSON object.
+	Attributes    []byte `protobuf:"bytes,3,opt,name=attributes,proto3" json:"attributes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpanLink) Reset() {
+	*x = SpanLink{}
+	mi := &file_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpanLink) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpanLink) ProtoMessage() {}
+
+func (x *SpanLink) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpanLink.ProtoReflect.Descriptor instead.
+func (*SpanLink) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SpanLink) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
+}
+
+func (x *SpanLink) GetSpan() string {
+	if x != nil {
+		return x.Span
+	}
+	return ""
+}
+
+func (x *SpanLink) GetAttributes() []byte {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+// ModelCall is one call of a language model.
+type ModelCall struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Timestamp *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
+	// Who.
+	Origin *Origin `protobuf:"bytes,2,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Model.
+	Model string `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`
+	// Who serves it.
+	Vendor string `protobuf:"bytes,4,opt,name=vendor,proto3" json:"vendor,omitempty"`
+	// Trace, trc_….
+	Trace string `protobuf:"bytes,5,opt,name=trace,proto3" json:"trace,omitempty"`
+	// Span, spn_….
+	Span string `protobuf:"bytes,6,opt,name=span,proto3" json:"span,omitempty"`
+	// Tokens that went in, cached ones included.
+	InputTokens int64 `protobuf:"varint,7,opt,name=input_tokens,json=inputTokens,proto3" json:"input_tokens,omitempty"`
+	// Tokens that came out.
+	OutputTokens int64 `protobuf:"varint,8,opt,name=output_tokens,json=outputTokens,proto3" json:"output_tokens,omitempty"`
+	// Of those that went in: read from a cache.
+	CacheReadTokens int64 `protobuf:"varint,9,opt,name=cache_read_tokens,json=cacheReadTokens,proto3" json:"cache_read_tokens,omitempty"`
+	// Of those that went in: written to a cache.
+	CacheWriteTokens int64 `protobuf:"varint,10,opt,name=cache_write_tokens,json=cacheWriteTokens,proto3" json:"cache_write_tokens,omitempty"`
+	// What the agent says that it cost.
+	Cost *Money `protobuf:"bytes,11,opt,name=cost,proto3" json:"cost,omitempty"`
+	// A JSON object.
+	Metadata      []byte `protobuf:"bytes,12,opt,name=metadata,proto3" json:"metadata,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ModelCall) Reset() {
+	*x = ModelCall{}
+	mi := &file_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ModelCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ModelCall) ProtoMessage() {}
+
+func (x *ModelCall) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ModelCall.ProtoReflect.Descriptor instead.
+func (*ModelCall) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ModelCall) GetTimestamp() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Timestamp
+	}
+	return nil
+}
+
+func (x *ModelCall) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+func (x *ModelCall) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *ModelCall) GetVendor() string {
+	if x != nil {
+		return x.Vendor
+	}
+	return ""
+}
+
+func (x *ModelCall) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
+}
+
+func (x *ModelCall) GetSpan() string {
+	if x != nil {
+		return x.Span
+	}
+	return ""
+}
+
+func (x *ModelCall) GetInputTokens() int64 {
+	if x != nil {
+		return x.InputTokens
+	}
+	return 0
+}
+
+func (x *ModelCall) GetOutputTokens() int64 {
+	if x != nil {
+		return x.OutputTokens
+	}
+	return 0
+}
+
+func (x *ModelCall) GetCacheReadTokens() int64 {
+	if x != nil {
+		return x.CacheReadTokens
+	}
+	return 0
+}
+
+func (x *ModelCall) GetCacheWriteTokens() int64 {
+	if x != nil {
+		return x.CacheWriteTokens
+	}
+	return 0
+}
+
+func (x *ModelCall) GetCost() *Money {
+	if x != nil {
+		return x.Cost
+	}
+	return nil
+}
+
+func (x *ModelCall) GetMetadata() []byte {
+	if x != nil {
+		return x.Metadata
+	}
+	return nil
+}
+
+// Money is an amount of one currency.
+type Money struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Billionths of the currency's main unit.
+	Nanos int64 `protobuf:"varint,1,opt,name=nanos,proto3" json:"nanos,omitempty"`
+	// ISO 4217, lower case.
+	Currency      string `protobuf:"bytes,2,opt,name=currency,proto3" json:"currency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Money) Reset() {
+	*x = Money{}
+	mi := &file_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Money) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Money) ProtoMessage() {}
+
+func (x *Money) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Money.ProtoReflect.Descriptor instead.
+func (*Money) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Money) GetNanos() int64 {
+	if x != nil {
+		return x.Nanos
+	}
+	return 0
+}
+
+func (x *Money) GetCurrency() string {
+	if x != nil {
+		return x.Currency
+	}
+	return ""
+}
+
+// MetricPoint is one value of one metric.
+type MetricPoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Unit in UCUM.
+	Unit string `protobuf:"bytes,2,opt,name=unit,proto3" json:"unit,omitempty"`
+	// Kind: 0 gauge, 1 delta, 2 cumulative, 3 distribution, 4 cumulative distribution.
+	Kind uint32 `protobuf:"varint,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// When.
+	Timestamp *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
+	// Since when the value counts.
+	Start *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=start,proto3" json:"start,omitempty"`
+	// Who.
+	Origin *Origin `protobuf:"bytes,6,opt,name=origin,proto3" json:"origin,omitempty"`
+	// Value; the sum of a distribution.
+	Value float64 `protobuf:"fixed64,7,opt,name=value,proto3" json:"value,omitempty"`
+	// Of a distribution.
+	Histogram *Histogram `protobuf:"bytes,8,opt,name=histogram,proto3" json:"histogram,omitempty"`
+	// What it is about.
+	Attributes    map[string]string `protobuf:"bytes,9,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricPoint) Reset() {
+	*x = MetricPoint{}
+	mi := &file_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricPoint) ProtoMessage() {}
+
+func (x *MetricPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricPoint.ProtoReflect.Descriptor instead.
+func (*MetricPoint) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *MetricPoint) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MetricPoint) GetUnit() string {
+	if x != nil {
+		return x.Unit
+	}
+	return ""
+}
+
+func (x *MetricPoint) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *MetricPoint) GetTimestamp() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Timestamp
+	}
+	return nil
+}
+
+func (x *MetricPoint) GetStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *MetricPoint) GetOrigin() *Origin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+func (x *MetricPoint) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *MetricPoint) GetHistogram() *Histogram {
+	if x != nil {
+		return x.Histogram
+	}
+	return nil
+}
+
+func (x *MetricPoint) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+// Histogram counts values by buckets.
+type Histogram struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of values.
+	Count uint64 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// Smallest.
+	Min *float64 `protobuf:"fixed64,2,opt,name=min,proto3,oneof" json:"min,omitempty"`
+	// Largest.
+	Max *float64 `protobuf:"fixed64,3,opt,name=max,proto3,oneof" json:"max,omitempty"`
+	// Upper bounds of all buckets but the last.
+	Bounds []float64 `protobuf:"fixed64,4,rep,packed,name=bounds,proto3" json:"bounds,omitempty"`
+	// Values by bucket.
+	Counts []uint64 `protobuf:"varint,5,rep,packed,name=counts,proto3" json:"counts,omitempty"`
+	// Exponential buckets instead.
+	Exponential   *Exponential `protobuf:"bytes,6,opt,name=exponential,proto3" json:"exponential,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Histogram) Reset() {
+	*x = Histogram{}
+	mi := &file_agent_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Histogram) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Histogram) ProtoMessage() {}
+
+func (x *Histogram) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Histogram.ProtoReflect.Descriptor instead.
+func (*Histogram) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Histogram) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Histogram) GetMin() float64 {
+	if x != nil && x.Min != nil {
+		return *x.Min
+	}
+	return 0
+}
+
+func (x *Histogram) GetMax() float64 {
+	if x != nil && x.Max != nil {
+		return *x.Max
+	}
+	return 0
+}
+
+func (x *Histogram) GetBounds() []float64 {
+	if x != nil {
+		return x.Bounds
+	}
+	return nil
+}
+
+func (x *Histogram) GetCounts() []uint64 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *Histogram) GetExponential() *Exponential {
+	if x != nil {
+		return x.Exponential
+	}
+	return nil
+}
+
+// Exponential holds exponential buckets as OpenTelemetry defines them.
+type Exponential struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Scale.
+	Scale int32 `protobuf:"zigzag32,1,opt,name=scale,proto3" json:"scale,omitempty"`
+	// Values around zero.
+	ZeroCount uint64 `protobuf:"varint,2,opt,name=zero_count,json=zeroCount,proto3" json:"zero_count,omitempty"`
+	// How far around.
+	ZeroThreshold float64 `protobuf:"fixed64,3,opt,name=zero_threshold,json=zeroThreshold,proto3" json:"zero_threshold,omitempty"`
+	// Index of the first positive bucket.
+	PositiveOffset int32 `protobuf:"zigzag32,4,opt,name=positive_offset,json=positiveOffset,proto3" json:"positive_offset,omitempty"`
+	// Positive values by bucket.
+	Positive []uint64 `protobuf:"varint,5,rep,packed,name=positive,proto3" json:"positive,omitempty"`
+	// Index of the first negative bucket.
+	NegativeOffset int32 `protobuf:"zigzag32,6,opt,name=negative_offset,json=negativeOffset,proto3" json:"negative_offset,omitempty"`
+	// Negative values by bucket.
+	Negative      []uint64 `protobuf:"varint,7,rep,packed,name=negative,proto3" json:"negative,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Exponential) Reset() {
+	*x = Exponential{}
+	mi := &file_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Exponential) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Exponential) ProtoMessage() {}
+
+func (x *Exponential) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Exponential.ProtoReflect.Descriptor instead.
+func (*Exponential) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Exponential) GetScale() int32 {
+	if x != nil {
+		return x.Scale
+	}
+	return 0
+}
+
+func (x *Exponential) GetZeroCount() uint64 {
+	if x != nil {
+		return x.ZeroCount
+	}
+	return 0
+}
+
+func (x *Exponential) GetZeroThreshold() float64 {
+	if x != nil {
+		return x.ZeroThreshold
+	}
+	return 0
+}
+
+func (x *Exponential) GetPositiveOffset() int32 {
+	if x != nil {
+		return x.PositiveOffset
+	}
+	return 0
+}
+
+func (x *Exponential) GetPositive() []uint64 {
+	if x != nil {
+		return x.Positive
+	}
+	return nil
+}
+
+func (x *Exponential) GetNegativeOffset() int32 {
+	if x != nil {
+		return x.NegativeOffset
+	}
+	return 0
+}
+
+func (x *Exponential) GetNegative() []uint64 {
+	if x != nil {
+		return x.Negative
+	}
+	return nil
+}
+
 // Gap says what is missing.
 type Gap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1465,7 +2707,7 @@ type Gap struct {
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +2719,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_proto_msgTypes[16]
+	mi := &file_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +2732,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Gap) GetReason() string {
@@ -1600,10 +2842,11 @@ const file_agent_proto_rawDesc = "" +
 	"\vauthorities\x18\x02 \x03(\fR\vauthorities\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x03 \x01(\x03R\n" +
-	"generation\"z\n" +
+	"generation\"\xad\x01\n" +
 	"\rStreamRequest\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.theazo.agent.v1.HelloH\x00R\x05hello\x12.\n" +
-	"\x05frame\x18\x02 \x01(\v2\x16.theazo.agent.v1.FrameH\x00R\x05frameB\t\n" +
+	"\x05frame\x18\x02 \x01(\v2\x16.theazo.agent.v1.FrameH\x00R\x05frame\x121\n" +
+	"\x06report\x18\x03 \x01(\v2\x17.theazo.agent.v1.ReportH\x00R\x06reportB\t\n" +
 	"\amessage\"\xe7\x01\n" +
 	"\x0eStreamResponse\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.theazo.agent.v1.WelcomeH\x00R\awelcome\x12(\n" +
@@ -1620,7 +2863,31 @@ const file_agent_proto_rawDesc = "" +
 	"\tnode_name\x18\x05 \x01(\tR\bnodeName\"Z\n" +
 	"\aWelcome\x12,\n" +
 	"\x03now\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x12!\n" +
-	"\fwindow_bytes\x18\x02 \x01(\rR\vwindowBytes\"\x8c\x02\n" +
+	"\fwindow_bytes\x18\x02 \x01(\rR\vwindowBytes\"\xa3\x04\n" +
+	"\x06Report\x12,\n" +
+	"\x03now\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x127\n" +
+	"\tsequences\x18\x02 \x03(\v2\x19.theazo.agent.v1.SequenceR\tsequences\x12!\n" +
+	"\fbuffer_bytes\x18\x03 \x01(\x04R\vbufferBytes\x12#\n" +
+	"\rbuffer_budget\x18\x04 \x01(\x04R\fbufferBudget\x122\n" +
+	"\x06oldest\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x06oldest\x12;\n" +
+	"\x06counts\x18\x06 \x03(\v2#.theazo.agent.v1.Report.CountsEntryR\x06counts\x129\n" +
+	"\n" +
+	"started_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x1a\n" +
+	"\bpressure\x18\b \x01(\rR\bpressure\x12-\n" +
+	"\x04skew\x18\t \x01(\v2\x19.google.protobuf.DurationR\x04skew\x128\n" +
+	"\n" +
+	"canary_lag\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\tcanaryLag\x1a9\n" +
+	"\vCountsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xc3\x01\n" +
+	"\bSequence\x12\"\n" +
+	"\forganisation\x18\x01 \x01(\tR\forganisation\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12)\n" +
+	"\x04lane\x18\x03 \x01(\x0e2\x15.theazo.agent.v1.LaneR\x04lane\x12\x1a\n" +
+	"\bassigned\x18\x04 \x01(\x04R\bassigned\x12\"\n" +
+	"\facknowledged\x18\x05 \x01(\x04R\facknowledged\x12\x12\n" +
+	"\x04lost\x18\x06 \x01(\x04R\x04lost\"\x8c\x02\n" +
 	"\x05Frame\x12\"\n" +
 	"\forganisation\x18\x01 \x01(\tR\forganisation\x12\x12\n" +
 	"\x04test\x18\x02 \x01(\bR\x04test\x12)\n" +
@@ -1647,10 +2914,14 @@ const file_agent_proto_rawDesc = "" +
 	"\x04lane\x18\x03 \x01(\x0e2\x15.theazo.agent.v1.LaneR\x04lane\x12\x12\n" +
 	"\x04next\x18\x04 \x01(\x04R\x04next\"<\n" +
 	"\aRecords\x121\n" +
-	"\arecords\x18\x01 \x03(\v2\x17.theazo.agent.v1.RecordR\arecords\"l\n" +
+	"\arecords\x18\x01 \x03(\v2\x17.theazo.agent.v1.RecordR\arecords\"\x8e\x02\n" +
 	"\x06Record\x12.\n" +
 	"\x05event\x18\x01 \x01(\v2\x16.theazo.agent.v1.EventH\x00R\x05event\x12(\n" +
-	"\x03gap\x18\x02 \x01(\v2\x14.theazo.agent.v1.GapH\x00R\x03gapB\b\n" +
+	"\x03gap\x18\x02 \x01(\v2\x14.theazo.agent.v1.GapH\x00R\x03gap\x12+\n" +
+	"\x04span\x18\x03 \x01(\v2\x15.theazo.agent.v1.SpanH\x00R\x04span\x12;\n" +
+	"\n" +
+	"model_call\x18\x04 \x01(\v2\x1a.theazo.agent.v1.ModelCallH\x00R\tmodelCall\x126\n" +
+	"\x06metric\x18\x05 \x01(\v2\x1c.theazo.agent.v1.MetricPointH\x00R\x06metricB\b\n" +
 	"\x06record\"\xb2\x01\n" +
 	"\x06Origin\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x18\n" +
@@ -1659,7 +2930,7 @@ const file_agent_proto_rawDesc = "" +
 	"\bprovider\x18\x04 \x01(\rR\bprovider\x12\x18\n" +
 	"\asandbox\x18\x05 \x01(\tR\asandbox\x12\x16\n" +
 	"\x06stream\x18\x06 \x01(\rR\x06stream\x12\x16\n" +
-	"\x06source\x18\a \x01(\rR\x06source\"\xf1\x02\n" +
+	"\x06source\x18\a \x01(\rR\x06source\"\xc6\x03\n" +
 	"\x05Event\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x128\n" +
 	"\ttimestamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\ttimestamp\x12/\n" +
@@ -1669,12 +2940,110 @@ const file_agent_proto_rawDesc = "" +
 	"\binferred\x18\x06 \x01(\bR\binferred\x12F\n" +
 	"\n" +
 	"attributes\x18\a \x03(\v2&.theazo.agent.v1.Event.AttributesEntryR\n" +
-	"attributes\x1a=\n" +
+	"attributes\x129\n" +
+	"\n" +
+	"last_words\x18\b \x01(\v2\x1a.theazo.agent.v1.LastWordsR\tlastWords\x12\x18\n" +
+	"\acontent\x18\t \x01(\fR\acontent\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"\xc7\x02\n" +
+	"_exit_code\"\xf1\x02\n" +
+	"\tLastWords\x12\x16\n" +
+	"\x06signal\x18\x01 \x01(\tR\x06signal\x12\x1d\n" +
+	"\n" +
+	"oom_killed\x18\x02 \x01(\bR\toomKilled\x125\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x12\x1f\n" +
+	"\vmemory_peak\x18\x04 \x01(\x03R\n" +
+	"memoryPeak\x124\n" +
+	"\bcpu_time\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12!\n" +
+	"\fimage_digest\x18\x06 \x01(\tR\vimageDigest\x12\x16\n" +
+	"\x06stdout\x18\a \x01(\tR\x06stdout\x12\x16\n" +
+	"\x06stderr\x18\b \x01(\tR\x06stderr\x12%\n" +
+	"\x0estdout_omitted\x18\t \x01(\x03R\rstdoutOmitted\x12%\n" +
+	"\x0estderr_omitted\x18\n" +
+	" \x01(\x03R\rstderrOmitted\"\xe2\x03\n" +
+	"\x04Span\x12\x14\n" +
+	"\x05trace\x18\x01 \x01(\tR\x05trace\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\x12\x16\n" +
+	"\x06parent\x18\x03 \x01(\tR\x06parent\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n" +
+	"\x04kind\x18\x05 \x01(\rR\x04kind\x12/\n" +
+	"\x06origin\x18\x06 \x01(\v2\x17.theazo.agent.v1.OriginR\x06origin\x120\n" +
+	"\x05start\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12,\n" +
+	"\x03end\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x03end\x12\x16\n" +
+	"\x06status\x18\t \x01(\rR\x06status\x12\x14\n" +
+	"\x05error\x18\n" +
+	" \x01(\tR\x05error\x12\x14\n" +
+	"\x05scope\x18\v \x01(\tR\x05scope\x12\x1e\n" +
+	"\n" +
+	"attributes\x18\f \x01(\fR\n" +
+	"attributes\x12\x1a\n" +
+	"\bresource\x18\r \x01(\fR\bresource\x122\n" +
+	"\x06events\x18\x0e \x03(\v2\x1a.theazo.agent.v1.SpanEventR\x06events\x12/\n" +
+	"\x05links\x18\x0f \x03(\v2\x19.theazo.agent.v1.SpanLinkR\x05links\"y\n" +
+	"\tSpanEvent\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x128\n" +
+	"\ttimestamp\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\ttimestamp\x12\x1e\n" +
+	"\n" +
+	"attributes\x18\x03 \x01(\fR\n" +
+	"attributes\"T\n" +
+	"\bSpanLink\x12\x14\n" +
+	"\x05trace\x18\x01 \x01(\tR\x05trace\x12\x12\n" +
+	"\x04span\x18\x02 \x01(\tR\x04span\x12\x1e\n" +
+	"\n" +
+	"attributes\x18\x03 \x01(\fR\n" +
+	"attributes\"\xb8\x03\n" +
+	"\tModelCall\x128\n" +
+	"\ttimestamp\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\ttimestamp\x12/\n" +
+	"\x06origin\x18\x02 \x01(\v2\x17.theazo.agent.v1.OriginR\x06origin\x12\x14\n" +
+	"\x05model\x18\x03 \x01(\tR\x05model\x12\x16\n" +
+	"\x06vendor\x18\x04 \x01(\tR\x06vendor\x12\x14\n" +
+	"\x05trace\x18\x05 \x01(\tR\x05trace\x12\x12\n" +
+	"\x04span\x18\x06 \x01(\tR\x04span\x12!\n" +
+	"\finput_tokens\x18\a \x01(\x03R\vinputTokens\x12#\n" +
+	"\routput_tokens\x18\b \x01(\x03R\foutputTokens\x12*\n" +
+	"\x11cache_read_tokens\x18\t \x01(\x03R\x0fcacheReadTokens\x12,\n" +
+	"\x12cache_write_tokens\x18\n" +
+	" \x01(\x03R\x10cacheWriteTokens\x12*\n" +
+	"\x04cost\x18\v \x01(\v2\x16.theazo.agent.v1.MoneyR\x04cost\x12\x1a\n" +
+	"\bmetadata\x18\f \x01(\fR\bmetadata\"9\n" +
+	"\x05Money\x12\x14\n" +
+	"\x05nanos\x18\x01 \x01(\x03R\x05nanos\x12\x1a\n" +
+	"\bcurrency\x18\x02 \x01(\tR\bcurrency\"\xc3\x03\n" +
+	"\vMetricPoint\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04unit\x18\x02 \x01(\tR\x04unit\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\rR\x04kind\x128\n" +
+	"\ttimestamp\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\ttimestamp\x120\n" +
+	"\x05start\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05start\x12/\n" +
+	"\x06origin\x18\x06 \x01(\v2\x17.theazo.agent.v1.OriginR\x06origin\x12\x14\n" +
+	"\x05value\x18\a \x01(\x01R\x05value\x128\n" +
+	"\thistogram\x18\b \x01(\v2\x1a.theazo.agent.v1.HistogramR\thistogram\x12L\n" +
+	"\n" +
+	"attributes\x18\t \x03(\v2,.theazo.agent.v1.MetricPoint.AttributesEntryR\n" +
+	"attributes\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\x01\n" +
+	"\tHistogram\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x04R\x05count\x12\x15\n" +
+	"\x03min\x18\x02 \x01(\x01H\x00R\x03min\x88\x01\x01\x12\x15\n" +
+	"\x03max\x18\x03 \x01(\x01H\x01R\x03max\x88\x01\x01\x12\x16\n" +
+	"\x06bounds\x18\x04 \x03(\x01R\x06bounds\x12\x16\n" +
+	"\x06counts\x18\x05 \x03(\x04R\x06counts\x12>\n" +
+	"\vexponential\x18\x06 \x01(\v2\x1c.theazo.agent.v1.ExponentialR\vexponentialB\x06\n" +
+	"\x04_minB\x06\n" +
+	"\x04_max\"\xf3\x01\n" +
+	"\vExponential\x12\x14\n" +
+	"\x05scale\x18\x01 \x01(\x11R\x05scale\x12\x1d\n" +
+	"\n" +
+	"zero_count\x18\x02 \x01(\x04R\tzeroCount\x12%\n" +
+	"\x0ezero_threshold\x18\x03 \x01(\x01R\rzeroThreshold\x12'\n" +
+	"\x0fpositive_offset\x18\x04 \x01(\x11R\x0epositiveOffset\x12\x1a\n" +
+	"\bpositive\x18\x05 \x03(\x04R\bpositive\x12'\n" +
+	"\x0fnegative_offset\x18\x06 \x01(\x11R\x0enegativeOffset\x12\x1a\n" +
+	"\bnegative\x18\a \x03(\x04R\bnegative\"\xc7\x02\n" +
 	"\x03Gap\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x03R\x05count\x12\x14\n" +
@@ -1717,7 +3086,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_agent_proto_goTypes = []any{
 	(Lane)(0),                     // 0: theazo.agent.v1.Lane
 	(Class)(0),                    // 1: theazo.agent.v1.Class
@@ -1729,52 +3098,95 @@ var file_agent_proto_goTypes = []any{
 	(*StreamResponse)(nil),        // 7: theazo.agent.v1.StreamResponse
 	(*Hello)(nil),                 // 8: theazo.agent.v1.Hello
 	(*Welcome)(nil),               // 9: theazo.agent.v1.Welcome
-	(*Frame)(nil),                 // 10: theazo.agent.v1.Frame
-	(*Ack)(nil),                   // 11: theazo.agent.v1.Ack
-	(*Throttle)(nil),              // 12: theazo.agent.v1.Throttle
-	(*Rewind)(nil),                // 13: theazo.agent.v1.Rewind
-	(*Records)(nil),               // 14: theazo.agent.v1.Records
-	(*Record)(nil),                // 15: theazo.agent.v1.Record
-	(*Origin)(nil),                // 16: theazo.agent.v1.Origin
-	(*Event)(nil),                 // 17: theazo.agent.v1.Event
-	(*Gap)(nil),                   // 18: theazo.agent.v1.Gap
-	nil,                           // 19: theazo.agent.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*Report)(nil),                // 10: theazo.agent.v1.Report
+	(*Sequence)(nil),              // 11: theazo.agent.v1.Sequence
+	(*Frame)(nil),                 // 12: theazo.agent.v1.Frame
+	(*Ack)(nil),                   // 13: theazo.agent.v1.Ack
+	(*Throttle)(nil),              // 14: theazo.agent.v1.Throttle
+	(*Rewind)(nil),                // 15: theazo.agent.v1.Rewind
+	(*Records)(nil),               // 16: theazo.agent.v1.Records
+	(*Record)(nil),                // 17: theazo.agent.v1.Record
+	(*Origin)(nil),                // 18: theazo.agent.v1.Origin
+	(*Event)(nil),                 // 19: theazo.agent.v1.Event
+	(*LastWords)(nil),             // 20: theazo.agent.v1.LastWords
+	(*Span)(nil),                  // 21: theazo.agent.v1.Span
+	(*SpanEvent)(nil),             // 22: theazo.agent.v1.SpanEvent
+	(*SpanLink)(nil),              // 23: theazo.agent.v1.SpanLink
+	(*ModelCall)(nil),             // 24: theazo.agent.v1.ModelCall
+	(*Money)(nil),                 // 25: theazo.agent.v1.Money
+	(*MetricPoint)(nil),           // 26: theazo.agent.v1.MetricPoint
+	(*Histogram)(nil),             // 27: theazo.agent.v1.Histogram
+	(*Exponential)(nil),           // 28: theazo.agent.v1.Exponential
+	(*Gap)(nil),                   // 29: theazo.agent.v1.Gap
+	nil,                           // 30: theazo.agent.v1.Report.CountsEntry
+	nil,                           // 31: theazo.agent.v1.Event.AttributesEntry
+	nil,                           // 32: theazo.agent.v1.MetricPoint.AttributesEntry
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
 }
 var file_agent_proto_depIdxs = []int32{
 	8,  // 0: theazo.agent.v1.StreamRequest.hello:type_name -> theazo.agent.v1.Hello
-	10, // 1: theazo.agent.v1.StreamRequest.frame:type_name -> theazo.agent.v1.Frame
-	9,  // 2: theazo.agent.v1.StreamResponse.welcome:type_name -> theazo.agent.v1.Welcome
-	11, // 3: theazo.agent.v1.StreamResponse.ack:type_name -> theazo.agent.v1.Ack
-	12, // 4: theazo.agent.v1.StreamResponse.throttle:type_name -> theazo.agent.v1.Throttle
-	13, // 5: theazo.agent.v1.StreamResponse.rewind:type_name -> theazo.agent.v1.Rewind
-	20, // 6: theazo.agent.v1.Hello.now:type_name -> google.protobuf.Timestamp
-	20, // 7: theazo.agent.v1.Welcome.now:type_name -> google.protobuf.Timestamp
-	0,  // 8: theazo.agent.v1.Frame.lane:type_name -> theazo.agent.v1.Lane
-	1,  // 9: theazo.agent.v1.Frame.class:type_name -> theazo.agent.v1.Class
-	0,  // 10: theazo.agent.v1.Ack.lane:type_name -> theazo.agent.v1.Lane
-	21, // 11: theazo.agent.v1.Throttle.retry_after:type_name -> google.protobuf.Duration
-	0,  // 12: theazo.agent.v1.Rewind.lane:type_name -> theazo.agent.v1.Lane
-	15, // 13: theazo.agent.v1.Records.records:type_name -> theazo.agent.v1.Record
-	17, // 14: theazo.agent.v1.Record.event:type_name -> theazo.agent.v1.Event
-	18, // 15: theazo.agent.v1.Record.gap:type_name -> theazo.agent.v1.Gap
-	20, // 16: theazo.agent.v1.Event.timestamp:type_name -> google.protobuf.Timestamp
-	16, // 17: theazo.agent.v1.Event.origin:type_name -> theazo.agent.v1.Origin
-	19, // 18: theazo.agent.v1.Event.attributes:type_name -> theazo.agent.v1.Event.AttributesEntry
-	20, // 19: theazo.agent.v1.Gap.since:type_name -> google.protobuf.Timestamp
-	20, // 20: theazo.agent.v1.Gap.until:type_name -> google.protobuf.Timestamp
-	2,  // 21: theazo.agent.v1.EnrolmentService.Enroll:input_type -> theazo.agent.v1.EnrollRequest
-	6,  // 22: theazo.agent.v1.IngestService.Stream:input_type -> theazo.agent.v1.StreamRequest
-	4,  // 23: theazo.agent.v1.IngestService.Renew:input_type -> theazo.agent.v1.RenewRequest
-	3,  // 24: theazo.agent.v1.EnrolmentService.Enroll:output_type -> theazo.agent.v1.EnrollResponse
-	7,  // 25: theazo.agent.v1.IngestService.Stream:output_type -> theazo.agent.v1.StreamResponse
-	5,  // 26: theazo.agent.v1.IngestService.Renew:output_type -> theazo.agent.v1.RenewResponse
-	24, // [24:27] is the sub-list for method output_type
-	21, // [21:24] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	12, // 1: theazo.agent.v1.StreamRequest.frame:type_name -> theazo.agent.v1.Frame
+	10, // 2: theazo.agent.v1.StreamRequest.report:type_name -> theazo.agent.v1.Report
+	9,  // 3: theazo.agent.v1.StreamResponse.welcome:type_name -> theazo.agent.v1.Welcome
+	13, // 4: theazo.agent.v1.StreamResponse.ack:type_name -> theazo.agent.v1.Ack
+	14, // 5: theazo.agent.v1.StreamResponse.throttle:type_name -> theazo.agent.v1.Throttle
+	15, // 6: theazo.agent.v1.StreamResponse.rewind:type_name -> theazo.agent.v1.Rewind
+	33, // 7: theazo.agent.v1.Hello.now:type_name -> google.protobuf.Timestamp
+	33, // 8: theazo.agent.v1.Welcome.now:type_name -> google.protobuf.Timestamp
+	33, // 9: theazo.agent.v1.Report.now:type_name -> google.protobuf.Timestamp
+	11, // 10: theazo.agent.v1.Report.sequences:type_name -> theazo.agent.v1.Sequence
+	33, // 11: theazo.agent.v1.Report.oldest:type_name -> google.protobuf.Timestamp
+	30, // 12: theazo.agent.v1.Report.counts:type_name -> theazo.agent.v1.Report.CountsEntry
+	33, // 13: theazo.agent.v1.Report.started_at:type_name -> google.protobuf.Timestamp
+	34, // 14: theazo.agent.v1.Report.skew:type_name -> google.protobuf.Duration
+	34, // 15: theazo.agent.v1.Report.canary_lag:type_name -> google.protobuf.Duration
+	0,  // 16: theazo.agent.v1.Sequence.lane:type_name -> theazo.agent.v1.Lane
+	0,  // 17: theazo.agent.v1.Frame.lane:type_name -> theazo.agent.v1.Lane
+	1,  // 18: theazo.agent.v1.Frame.class:type_name -> theazo.agent.v1.Class
+	0,  // 19: theazo.agent.v1.Ack.lane:type_name -> theazo.agent.v1.Lane
+	34, // 20: theazo.agent.v1.Throttle.retry_after:type_name -> google.protobuf.Duration
+	0,  // 21: theazo.agent.v1.Rewind.lane:type_name -> theazo.agent.v1.Lane
+	17, // 22: theazo.agent.v1.Records.records:type_name -> theazo.agent.v1.Record
+	19, // 23: theazo.agent.v1.Record.event:type_name -> theazo.agent.v1.Event
+	29, // 24: theazo.agent.v1.Record.gap:type_name -> theazo.agent.v1.Gap
+	21, // 25: theazo.agent.v1.Record.span:type_name -> theazo.agent.v1.Span
+	24, // 26: theazo.agent.v1.Record.model_call:type_name -> theazo.agent.v1.ModelCall
+	26, // 27: theazo.agent.v1.Record.metric:type_name -> theazo.agent.v1.MetricPoint
+	33, // 28: theazo.agent.v1.Event.timestamp:type_name -> google.protobuf.Timestamp
+	18, // 29: theazo.agent.v1.Event.origin:type_name -> theazo.agent.v1.Origin
+	31, // 30: theazo.agent.v1.Event.attributes:type_name -> theazo.agent.v1.Event.AttributesEntry
+	20, // 31: theazo.agent.v1.Event.last_words:type_name -> theazo.agent.v1.LastWords
+	34, // 32: theazo.agent.v1.LastWords.duration:type_name -> google.protobuf.Duration
+	34, // 33: theazo.agent.v1.LastWords.cpu_time:type_name -> google.protobuf.Duration
+	18, // 34: theazo.agent.v1.Span.origin:type_name -> theazo.agent.v1.Origin
+	33, // 35: theazo.agent.v1.Span.start:type_name -> google.protobuf.Timestamp
+	33, // 36: theazo.agent.v1.Span.end:type_name -> google.protobuf.Timestamp
+	22, // 37: theazo.agent.v1.Span.events:type_name -> theazo.agent.v1.SpanEvent
+	23, // 38: theazo.agent.v1.Span.links:type_name -> theazo.agent.v1.SpanLink
+	33, // 39: theazo.agent.v1.SpanEvent.timestamp:type_name -> google.protobuf.Timestamp
+	33, // 40: theazo.agent.v1.ModelCall.timestamp:type_name -> google.protobuf.Timestamp
+	18, // 41: theazo.agent.v1.ModelCall.origin:type_name -> theazo.agent.v1.Origin
+	25, // 42: theazo.agent.v1.ModelCall.cost:type_name -> theazo.agent.v1.Money
+	33, // 43: theazo.agent.v1.MetricPoint.timestamp:type_name -> google.protobuf.Timestamp
+	33, // 44: theazo.agent.v1.MetricPoint.start:type_name -> google.protobuf.Timestamp
+	18, // 45: theazo.agent.v1.MetricPoint.origin:type_name -> theazo.agent.v1.Origin
+	27, // 46: theazo.agent.v1.MetricPoint.histogram:type_name -> theazo.agent.v1.Histogram
+	32, // 47: theazo.agent.v1.MetricPoint.attributes:type_name -> theazo.agent.v1.MetricPoint.AttributesEntry
+	28, // 48: theazo.agent.v1.Histogram.exponential:type_name -> theazo.agent.v1.Exponential
+	33, // 49: theazo.agent.v1.Gap.since:type_name -> google.protobuf.Timestamp
+	33, // 50: theazo.agent.v1.Gap.until:type_name -> google.protobuf.Timestamp
+	2,  // 51: theazo.agent.v1.EnrolmentService.Enroll:input_type -> theazo.agent.v1.EnrollRequest
+	6,  // 52: theazo.agent.v1.IngestService.Stream:input_type -> theazo.agent.v1.StreamRequest
+	4,  // 53: theazo.agent.v1.IngestService.Renew:input_type -> theazo.agent.v1.RenewRequest
+	3,  // 54: theazo.agent.v1.EnrolmentService.Enroll:output_type -> theazo.agent.v1.EnrollResponse
+	7,  // 55: theazo.agent.v1.IngestService.Stream:output_type -> theazo.agent.v1.StreamResponse
+	5,  // 56: theazo.agent.v1.IngestService.Renew:output_type -> theazo.agent.v1.RenewResponse
+	54, // [54:57] is the sub-list for method output_type
+	51, // [51:54] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }
@@ -1785,6 +3197,7 @@ func file_agent_proto_init() {
 	file_agent_proto_msgTypes[4].OneofWrappers = []any{
 		(*StreamRequest_Hello)(nil),
 		(*StreamRequest_Frame)(nil),
+		(*StreamRequest_Report)(nil),
 	}
 	file_agent_proto_msgTypes[5].OneofWrappers = []any{
 		(*StreamResponse_Welcome)(nil),
@@ -1792,18 +3205,22 @@ func file_agent_proto_init() {
 		(*StreamResponse_Throttle)(nil),
 		(*StreamResponse_Rewind)(nil),
 	}
-	file_agent_proto_msgTypes[13].OneofWrappers = []any{
+	file_agent_proto_msgTypes[15].OneofWrappers = []any{
 		(*Record_Event)(nil),
 		(*Record_Gap)(nil),
+		(*Record_Span)(nil),
+		(*Record_ModelCall)(nil),
+		(*Record_Metric)(nil),
 	}
-	file_agent_proto_msgTypes[15].OneofWrappers = []any{}
+	file_agent_proto_msgTypes[17].OneofWrappers = []any{}
+	file_agent_proto_msgTypes[25].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

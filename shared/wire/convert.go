@@ -2,10 +2,10 @@ package wire
 
 import (
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/theazo/observability/shared/frame"
@@ -66,134 +66,6 @@ func LaneFromWire(l Lane) (telemetry.Lane, error) {
 	return telemetry.Lane(l - 1), nil
 }
 
-// Limits of records in the events lane.
-const (
-	maxText       = 1024 // bytes of a reason, detail or attribute
-	maxAttributes = 32
-)
-
-// EncodeRecords makes the body of a frame of the events lane: events first,
-// then gaps.
-func EncodeRecords(events []telemetry.Event, gaps []telemetry.Gap) ([]byte, error) {
-	r := &Records{Records: make([]*Record, 0, len(events)+len(gaps))}
-	for i := range events {
-		r.Records = append(r.Records, &Record{Record: &Record_Event{Event: eventToWire(&events[i])}})
-	}
-	for i := range gaps {
-		r.Records = append(r.Records, &Record{Record: &Record_Gap{Gap: gapToWire(&gaps[i])}})
-	}
-	b, err := proto.Marshal(r)
-	if err != nil {
-		return nil, fmt.Errorf("encode records: %w", err)
-	}
-	return b, nil
-}
-
-// DecodeRecords reads the body of a frame of the events lane and checks every
-// field of it. A record of a kind that this release does not know is counted
-// in unknown: the node is newer.
-func DecodeRecords(b []byte) (events []telemetry.Event, gaps []telemetry.Gap, unknown int, err error) {
-	var r Records
-	if err := proto.Unmarshal(b, &r); err != nil {
-		return nil, nil, 0, fmt.Errorf("decode records: %w", err)
-	}
-	if len(r.GetRecords()) > frame.MaxCount {
-		return nil, nil, 0, fmt.Errorf("%d records in one frame: at most %d are taken", len(r.GetRecords()), frame.MaxCount)
-	}
-	for i, rec := range r.GetRecords() {
-		switch v := rec.GetRecord().(type) {
-		case *Record_Event:
-			e, err := eventFromWire(v.Event)
-			if err != nil {
-				return nil, nil, 0, fmt.Errorf("record %d: event: %w", i, err)
-			}
-			events = append(events, e)
-		case *Record_Gap:
-			g, err := gapFromWire(v.Gap)
-			if err != nil {
-				return nil, nil, 0, fmt.Errorf("record %d: gap: %w", i, err)
-			}
-			gaps = append(gaps, g)
-		default:
-			unknown++
-		}
-	}
-	return events, gaps, unknown, nil
-}
-
-func eventToWire(e *telemetry.Event) *Event {
-	p := &Event{
-		Type: string(e.Type), Timestamp: timeToWire(e.Timestamp), Origin: originToWire(&e.Origin),
-		Reason: e.Reason, Inferred: e.Inferred, Attributes: e.Attributes,
-	}
-	if e.ExitCode != nil {
-		code := int32(*e.ExitCode) //nolint:gosec // exit codes are small
-		p.ExitCode = &code
-	}
-	return p
-}
-
-func eventFromWire(p *Event) (telemetry.Event, error) {
-	e := telemetry.Event{Type: telemetry.EventType(p.GetType()), Timestamp: timeFromWire(p.GetTimestamp()), Reason: p.GetReason(), Inferred: p.GetInferred()}
-	if p.ExitCode != nil {
-		code := int(p.GetExitCode())
-		e.ExitCode = &code
-	}
-	if err := telemetry.CheckID(p.GetType()); err != nil {
-		return e, fmt.Errorf("type %w", err)
-	}
-	if e.Timestamp.IsZero() {
-		return e, fmt.Errorf("%s without a time", e.Type)
-	}
-	var err error
-	if e.Origin, err = originFromWire(p.GetOrigin()); err != nil {
-		return e, err
-	}
-	if err := checkText("reason", p.GetReason()); err != nil {
-		return e, err
-	}
-	if len(p.GetAttributes()) > maxAttributes {
-		return e, fmt.Errorf("%d attributes: at most %d are taken", len(p.GetAttributes()), maxAttributes)
-	}
-	for k, v := range p.GetAttributes() {
-		if err := checkText("attribute", k); err != nil {
-			return e, err
-		}
-		if err := checkText("attribute", v); err != nil {
-			return e, err
-		}
-	}
-	e.Attributes = p.GetAttributes()
-	return e, nil
-}
-
-func gapToWire(g *telemetry.Gap) *Gap {
-	return &Gap{
-		Reason: string(g.Reason), Count: g.Count, Bytes: g.Bytes, Since: timeToWire(g.Since), Until: timeToWire(g.Until),
-		FirstSeq: g.FirstSeq, LastSeq: g.LastSeq, Agent: string(g.Agent), Session: string(g.Session), Sandbox: string(g.Sandbox), Detail: g.Detail,
-	}
-}
-
-func gapFromWire(p *Gap) (telemetry.Gap, error) {
-	g := telemetry.Gap{
-		Reason: telemetry.GapReason(p.GetReason()), Count: p.GetCount(), Bytes: p.GetBytes(), Since: timeFromWire(p.GetSince()), Until: timeFromWire(p.GetUntil()),
-		FirstSeq: p.GetFirstSeq(), LastSeq: p.GetLastSeq(), Agent: telemetry.AgentID(p.GetAgent()), Session: telemetry.SessionID(p.GetSession()),
-		Sandbox: telemetry.SandboxID(p.GetSandbox()), Detail: p.GetDetail(),
-	}
-	if err := telemetry.CheckID(p.GetReason()); err != nil {
-		return g, fmt.Errorf("reason %w", err)
-	}
-	if g.Count < telemetry.GapUnknownCount || g.Bytes < 0 {
-		return g, fmt.Errorf("count %d and bytes %d", g.Count, g.Bytes)
-	}
-	for name, id := range map[string]string{"agent": p.GetAgent(), "session": p.GetSession(), "sandbox": p.GetSandbox()} {
-		if err := checkOptionalID(name, id); err != nil {
-			return g, err
-		}
-	}
-	return g, checkText("detail", g.Detail)
-}
-
 func originToWire(o *telemetry.Origin) *Origin {
 	return &Origin{
 		Agent: string(o.Agent), Session: string(o.Session), User: string(o.User), Sandbox: string(o.Sandbox),
@@ -242,17 +114,17 @@ func checkOptionalID(name, id string) error {
 	return nil
 }
 
-func checkText(name, s string) error {
-	if len(s) > maxText {
-		return fmt.Errorf("%s of %d bytes: at most %d are taken", name, len(s), maxText)
+func checkText(name, s string) error { return checkLongText(name, s, maxText) }
+
+func checkLongText(name, s string, most int) error {
+	if len(s) > most {
+		return fmt.Errorf("%s of %d bytes: at most %d are taken", name, len(s), most)
 	}
 	if !utf8.ValidString(s) {
 		return fmt.Errorf("%s is not valid UTF-8", name)
 	}
-	for i := range len(s) {
-		if s[i] == 0 {
-			return fmt.Errorf("%s holds a NUL character", name)
-		}
+	if strings.IndexByte(s, 0) >= 0 {
+		return fmt.Errorf("%s holds a NUL character", name)
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package wire_test
 
 import (
+	"encoding/json"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,16 +24,56 @@ var (
 	when = rapid.Custom(func(t *rapid.T) time.Time {
 		return time.UnixMicro(rapid.Int64Range(1, 4e15).Draw(t, "us")).UTC()
 	})
+	object = rapid.Map(text, func(s string) json.RawMessage { return json.RawMessage(`{"k":"` + s + `"}`) })
+	origin = rapid.Custom(func(t *rapid.T) telemetry.Origin {
+		return telemetry.Origin{
+			Agent: telemetry.AgentID(id.Draw(t, "agent")), Session: telemetry.SessionID(id.Draw(t, "session")),
+			User: telemetry.UserID(text.Draw(t, "user")), Sandbox: telemetry.SandboxID(id.Draw(t, "sandbox")),
+			Provider: telemetry.E2B, Stream: telemetry.Stderr, Source: telemetry.SourceProvider,
+		}
+	})
 	event = rapid.Custom(func(t *rapid.T) telemetry.Event {
 		code := rapid.IntRange(-128, 255).Draw(t, "exit code")
 		return telemetry.Event{
 			Type: telemetry.EventType(id.Draw(t, "type")), Timestamp: when.Draw(t, "time"), ExitCode: &code,
-			Origin: telemetry.Origin{
-				Agent: telemetry.AgentID(id.Draw(t, "agent")), Session: telemetry.SessionID(id.Draw(t, "session")),
-				User: telemetry.UserID(text.Draw(t, "user")), Sandbox: telemetry.SandboxID(id.Draw(t, "sandbox")),
-				Provider: telemetry.E2B, Stream: telemetry.Stderr, Source: telemetry.SourceProvider,
-			},
+			Origin: origin.Draw(t, "origin"), Content: object.Draw(t, "content"),
 			Reason: text.Draw(t, "reason"), Inferred: true, Attributes: map[string]string{"image": text.Draw(t, "image")},
+			LastWords: &telemetry.LastWords{
+				Signal: "SIGKILL", OOMKilled: true, Duration: 3 * time.Second, MemoryPeak: rapid.Int64Range(1, 1e12).Draw(t, "peak"), CPUTime: 7 * time.Millisecond,
+				ImageDigest: id.Draw(t, "digest"), Stdout: text.Draw(t, "stdout"), Stderr: text.Draw(t, "stderr"), StdoutOmitted: 5, StderrOmitted: 6,
+			},
+		}
+	})
+	span = rapid.Custom(func(t *rapid.T) telemetry.Span {
+		return telemetry.Span{
+			Trace: telemetry.TraceID(id.Draw(t, "trace")), ID: telemetry.SpanID(id.Draw(t, "span")), Parent: telemetry.SpanID(id.Draw(t, "parent")),
+			Name: text.Draw(t, "name"), Kind: telemetry.SpanConsumer, Origin: origin.Draw(t, "origin"), Start: when.Draw(t, "start"), End: when.Draw(t, "end"),
+			Status: telemetry.SpanError, Error: text.Draw(t, "error"), Scope: text.Draw(t, "scope"), Attributes: object.Draw(t, "attributes"), Resource: object.Draw(t, "resource"),
+			Events: []telemetry.SpanEvent{{Name: text.Draw(t, "event"), Timestamp: when.Draw(t, "event time"), Attributes: object.Draw(t, "event attributes")}},
+			Links:  []telemetry.SpanLink{{Trace: telemetry.TraceID(id.Draw(t, "link trace")), Span: telemetry.SpanID(id.Draw(t, "link span")), Attributes: object.Draw(t, "link attributes")}},
+		}
+	})
+	modelCall = rapid.Custom(func(t *rapid.T) telemetry.ModelCall {
+		tokens := rapid.Int64Range(1, 1e9)
+		return telemetry.ModelCall{
+			Timestamp: when.Draw(t, "time"), Origin: origin.Draw(t, "origin"), Model: text.Draw(t, "model"), Vendor: text.Draw(t, "vendor"),
+			Trace: telemetry.TraceID(id.Draw(t, "trace")), Span: telemetry.SpanID(id.Draw(t, "span")), InputTokens: tokens.Draw(t, "in"), OutputTokens: tokens.Draw(t, "out"),
+			CacheReadTokens: tokens.Draw(t, "read"), CacheWriteTokens: tokens.Draw(t, "written"), Metadata: object.Draw(t, "metadata"),
+			Cost: &telemetry.Money{Nanos: rapid.Int64Range(1, 1e15).Draw(t, "nanos"), Currency: "usd"},
+		}
+	})
+	metric = rapid.Custom(func(t *rapid.T) telemetry.MetricPoint {
+		number, count := rapid.Float64Range(0.5, 1e12), rapid.Uint64Range(1, 1e12)
+		low, high := number.Draw(t, "min"), number.Draw(t, "max")
+		return telemetry.MetricPoint{
+			Name: text.Draw(t, "name"), Unit: "By", Kind: telemetry.CumulativeDistribution, Timestamp: when.Draw(t, "time"), Start: when.Draw(t, "start"),
+			Origin: origin.Draw(t, "origin"), Value: number.Draw(t, "value"), Attributes: map[string]string{"a": text.Draw(t, "attribute")},
+			Histogram: &telemetry.Histogram{
+				Count: count.Draw(t, "count"), Min: &low, Max: &high, Bounds: []float64{1, 2}, Counts: []uint64{3, 4, 5},
+				Exponential: &telemetry.Exponential{
+					Scale: -3, ZeroCount: 4, ZeroThreshold: 0.5, PositiveOffset: -7, Positive: []uint64{1, 2}, NegativeOffset: 9, Negative: []uint64{3},
+				},
+			},
 		}
 	})
 	gap = rapid.Custom(func(t *rapid.T) telemetry.Gap {
@@ -45,23 +88,60 @@ var (
 
 func TestRecordsRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		events := rapid.SliceOfN(event, 0, 3).Draw(t, "events")
-		gaps := rapid.SliceOfN(gap, 0, 3).Draw(t, "gaps")
-		b, err := wire.EncodeRecords(events, gaps)
+		want := telemetry.Records{
+			Events: rapid.SliceOfN(event, 0, 3).Draw(t, "events"), Spans: rapid.SliceOfN(span, 0, 3).Draw(t, "spans"),
+			ModelCalls: rapid.SliceOfN(modelCall, 0, 3).Draw(t, "model calls"), Metrics: rapid.SliceOfN(metric, 0, 3).Draw(t, "metrics"),
+			Gaps: rapid.SliceOfN(gap, 0, 3).Draw(t, "gaps"),
+		}
+		b, err := wire.EncodeRecords(&want)
 		if err != nil {
 			t.Fatal(err)
 		}
-		gotEvents, gotGaps, unknown, err := wire.DecodeRecords(b)
+		got, unknown, err := wire.DecodeRecords(b)
 		if err != nil || unknown != 0 {
 			t.Fatal(unknown, err)
 		}
-		if d := cmp.Diff(events, gotEvents, cmpopts.EquateEmpty()); d != "" {
-			t.Fatal(d)
-		}
-		if d := cmp.Diff(gaps, gotGaps, cmpopts.EquateEmpty()); d != "" {
+		if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
 			t.Fatal(d)
 		}
 	})
+}
+
+// A generator that forgets a field would let the converter forget it too.
+func TestTheGeneratorsFillEveryField(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		filled(t, reflect.ValueOf(event.Draw(t, "event")), "Node")
+		filled(t, reflect.ValueOf(span.Draw(t, "span")), "Node")
+		filled(t, reflect.ValueOf(modelCall.Draw(t, "model call")), "Node")
+		filled(t, reflect.ValueOf(metric.Draw(t, "metric")), "Node")
+		filled(t, reflect.ValueOf(gap.Draw(t, "gap")), "Node", "ObservedAt", "Cursor", "Position", "Count", "FirstSeq", "LastSeq")
+	})
+}
+
+// filled fails for a field of zero, but for those that only the aggregator sets.
+func filled(t *rapid.T, v reflect.Value, but ...string) {
+	switch v.Kind() { //nolint:exhaustive // the rest has no fields
+	case reflect.Pointer:
+		filled(t, v.Elem(), but...)
+	case reflect.Slice:
+		for i := range v.Len() {
+			filled(t, v.Index(i), but...)
+		}
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			return
+		}
+		for i := range v.NumField() {
+			f := v.Type().Field(i)
+			if slices.Contains(but, f.Name) {
+				continue
+			}
+			if v.Field(i).IsZero() {
+				t.Fatalf("%s.%s is never filled", v.Type(), f.Name)
+			}
+			filled(t, v.Field(i), but...)
+		}
+	}
 }
 
 func TestFrameRoundTrip(t *testing.T) {
@@ -114,18 +194,22 @@ func TestFramesThatMakeNoSenseAreRefused(t *testing.T) {
 
 func FuzzDecodeRecords(f *testing.F) {
 	code := 137
-	b, err := wire.EncodeRecords([]telemetry.Event{{Type: telemetry.SandboxExited, Timestamp: time.Unix(1, 0), Origin: telemetry.Origin{Agent: "agt_a"}, ExitCode: &code}},
-		[]telemetry.Gap{{Reason: telemetry.GapRotated, Count: -1}})
+	b, err := wire.EncodeRecords(&telemetry.Records{
+		Events:  []telemetry.Event{{Type: telemetry.SandboxExited, Timestamp: time.Unix(1, 0), Origin: telemetry.Origin{Agent: "agt_a"}, ExitCode: &code}},
+		Spans:   []telemetry.Span{{Trace: "trc_1", ID: "spn_1", Start: time.Unix(1, 0), Origin: telemetry.Origin{Agent: "agt_a"}, Attributes: []byte(`{"a":1}`)}},
+		Metrics: []telemetry.MetricPoint{{Name: "m", Timestamp: time.Unix(1, 0), Origin: telemetry.Origin{Agent: "agt_a"}}},
+		Gaps:    []telemetry.Gap{{Reason: telemetry.GapRotated, Count: -1}},
+	})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		events, gaps, _, err := wire.DecodeRecords(b)
+		r, _, err := wire.DecodeRecords(b)
 		if err != nil {
 			return
 		}
-		if _, err := wire.EncodeRecords(events, gaps); err != nil {
+		if _, err := wire.EncodeRecords(&r); err != nil {
 			t.Fatalf("taken, but cannot be written again: %v", err)
 		}
 	})

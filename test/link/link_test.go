@@ -167,7 +167,7 @@ func TestARestoredDatabaseStopsNothing(t *testing.T) {
 func TestEventsAndOldEpochsArrive(t *testing.T) {
 	b := start(t, 1, nil, "org_a")
 	q := newQueue()
-	body, err := wire.EncodeRecords([]telemetry.Event{{Type: telemetry.SandboxExited, Timestamp: time.Now(), Origin: telemetry.Origin{Agent: "agt_1"}}}, nil)
+	body, err := wire.EncodeRecords(&telemetry.Records{Events: []telemetry.Event{{Type: telemetry.SandboxExited, Timestamp: time.Now(), Origin: telemetry.Origin{Agent: "agt_1"}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,7 +108,7 @@ func (q *queue) Rewind(org telemetry.OrgID, epoch uint64, lane telemetry.Lane, n
 	l := q.lines[key{org: org, epoch: epoch, lane: lane}]
 	if next <= l.acked {
 		lost := l.acked - next + 1
-		body, err := wire.EncodeRecords(nil, []telemetry.Gap{{Reason: telemetry.GapCorrupt, Count: int64(lost)}})
+		body, err := wire.EncodeRecords(&telemetry.Records{Gaps: []telemetry.Gap{{Reason: telemetry.GapCorrupt, Count: int64(lost)}}})
 		if err != nil {
 			panic(err) // a constant record
 		}
