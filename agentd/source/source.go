@@ -41,6 +41,12 @@ type Line struct {
 	// Partial says that the line had no final newline when its stream ended.
 	Partial bool
 	Stream  telemetry.Stream
+	// KeepRaw asks for the exact bytes to be kept where the message is not the
+	// same as them: in the metadata, as "raw", in base64. Text then holds all of
+	// the line but its final newline, a carriage return included.
+	KeepRaw bool
+	// Metadata is a JSON object that goes with what the line itself says, or nil.
+	Metadata json.RawMessage
 }
 
 // Target says whom records are for and about. A platform node's source takes

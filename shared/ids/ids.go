@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"strings"
 	"time"
@@ -38,6 +39,20 @@ func Epoch() uint64 {
 func AgentOf(p telemetry.Provider, sandbox telemetry.SandboxID) telemetry.AgentID {
 	h := sha256.Sum256([]byte("agent\x00" + p.String() + "\x00" + string(sandbox)))
 	return telemetry.AgentID("agt_" + encoding.EncodeToString(h[:])[:20])
+}
+
+// TraceOf derives the trace of an agent's spans that name none: all of one
+// agent run are one trace.
+func TraceOf(agent telemetry.AgentID) telemetry.TraceID {
+	h := sha256.Sum256([]byte("trace\x00" + string(agent)))
+	return telemetry.TraceID("trc_" + hex.EncodeToString(h[:16]))
+}
+
+// NewSpan returns a random span id.
+func NewSpan() telemetry.SpanID {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return telemetry.SpanID("spn_" + hex.EncodeToString(b[:]))
 }
 
 // LogKey is what a log id holds.

@@ -93,3 +93,13 @@ func TestNewIDsHaveTheirForm(t *testing.T) {
 		t.Fatalf("agent id %s is not stable per sandbox", agent)
 	}
 }
+
+func TestSpansWithoutIDsGetSome(t *testing.T) {
+	trace := ids.TraceOf("agt_1")
+	if trace != ids.TraceOf("agt_1") || trace == ids.TraceOf("agt_2") || len(trace) != len("trc_")+32 {
+		t.Errorf("trace %s", trace)
+	}
+	if a, b := ids.NewSpan(), ids.NewSpan(); a == b || len(a) != len("spn_")+16 || !strings.HasPrefix(string(a), "spn_") {
+		t.Errorf("spans %s and %s", a, b)
+	}
+}
