@@ -15,7 +15,7 @@ import (
 // files reads json files by glob: the same tails without an engine. Nobody says
 // when a file's writer has ended, so a last line without its newline stays open.
 type files struct {
-	*docker
+	*Source
 	all    *registry
 	watch  *watcher
 	reader *reader

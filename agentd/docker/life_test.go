@@ -448,7 +448,7 @@ func TestEventsAreToldOnceAndBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	src.(*docker).connect = func(string) (engine, error) { return e, nil }
+	src.connect = func(string) (engine, error) { return e, nil }
 	ctx, cancel := context.WithCancel(t.Context())
 	sink := sourcetest.NewSink()
 	done := make(chan error, 1)

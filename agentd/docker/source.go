@@ -24,8 +24,9 @@ const (
 	filesName  = "files"
 )
 
-// docker is the source.
-type docker struct {
+// Source reads a Docker engine, or files of its format. It is a source.Source,
+// and says which container an address or a process belongs to.
+type Source struct {
 	cfg     Config
 	choose  selection
 	log     hclog.Logger
@@ -37,7 +38,7 @@ type docker struct {
 // New returns the source. It touches neither the engine nor the disk before
 // Run. Its metrics are registered with the registerer; sources that share one
 // share their metrics.
-func New(cfg Config, log hclog.Logger, registerer prometheus.Registerer) (source.Source, error) {
+func New(cfg Config, log hclog.Logger, registerer prometheus.Registerer) (*Source, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("docker source: %w", err)
 	}
@@ -49,11 +50,11 @@ func New(cfg Config, log hclog.Logger, registerer prometheus.Registerer) (source
 	if err != nil {
 		return nil, err
 	}
-	return &docker{cfg: cfg, choose: choose, log: log, metrics: m, connect: newMobyEngine}, nil
+	return &Source{cfg: cfg, choose: choose, log: log, metrics: m, connect: newMobyEngine}, nil
 }
 
 // Name is "docker", or "files" where no engine is read.
-func (d *docker) Name() string {
+func (d *Source) Name() string {
 	if len(d.cfg.Files) > 0 {
 		return filesName
 	}
@@ -61,7 +62,7 @@ func (d *docker) Name() string {
 }
 
 // Run reads until ctx ends.
-func (d *docker) Run(ctx context.Context, resume source.Positions, to source.Sink) error {
+func (d *Source) Run(ctx context.Context, resume source.Positions, to source.Sink) error {
 	if len(d.cfg.Files) > 0 {
 		return d.runFiles(ctx, resume, to)
 	}
@@ -78,7 +79,7 @@ func (d *docker) Run(ctx context.Context, resume source.Positions, to source.Sin
 }
 
 // runEngine wires the parts of doc.go's picture and waits for all of them.
-func (d *docker) runEngine(ctx context.Context, e engine, root string, resume source.Positions, to source.Sink) error {
+func (d *Source) runEngine(ctx context.Context, e engine, root string, resume source.Positions, to source.Sink) error {
 	progress, first := newTold(resume)
 	all := newRegistry()
 	drain := &drain{engine: e, log: d.log, metrics: d.metrics, wake: make(chan struct{}, 1)}
@@ -116,11 +117,11 @@ func (d *docker) runEngine(ctx context.Context, e engine, root string, resume so
 	return err
 }
 
-func (d *docker) newReader(to source.Sink, all *registry, progress *told) *reader {
+func (d *Source) newReader(to source.Sink, all *registry, progress *told) *reader {
 	return &reader{sink: to, log: d.log, metrics: d.metrics, all: all, told: progress, wake: make(chan struct{}, 1)}
 }
 
-func (d *docker) closeAll(all *registry, w *watcher) {
+func (d *Source) closeAll(all *registry, w *watcher) {
 	w.close()
 	for _, s := range all.all() {
 		s.close()
@@ -129,7 +130,7 @@ func (d *docker) closeAll(all *registry, w *watcher) {
 }
 
 // awaitEngine waits until the engine answers.
-func (d *docker) awaitEngine(ctx context.Context, e engine) (engineInfo, error) {
+func (d *Source) awaitEngine(ctx context.Context, e engine) (engineInfo, error) {
 	pause := retry.Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second}
 	said := ""
 	for {
@@ -163,7 +164,7 @@ func ask(ctx context.Context, e engine) (engineInfo, error) {
 
 // logRoot returns the directory of the containers' directories, or nothing
 // where it is another machine's.
-func (d *docker) logRoot(info engineInfo) string {
+func (d *Source) logRoot(info engineInfo) string {
 	switch {
 	case d.cfg.LogRoot != "":
 		return filepath.Clean(d.cfg.LogRoot)
@@ -230,11 +231,11 @@ func (c *control) identifyVanished(r *run) bool {
 }
 
 // runFiles reads files without any engine.
-func (d *docker) runFiles(ctx context.Context, resume source.Positions, to source.Sink) error {
+func (d *Source) runFiles(ctx context.Context, resume source.Positions, to source.Sink) error {
 	progress, _ := newTold(resume)
 	all := newRegistry()
 	read := d.newReader(to, all, progress)
-	f := &files{docker: d, all: all, reader: read, resume: resume}
+	f := &files{Source: d, all: all, reader: read, resume: resume}
 	f.watch = newWatcher(d.log, f.found, read.push)
 	read.watch, read.gone = f.watch, all.remove
 	defer d.closeAll(all, f.watch)
