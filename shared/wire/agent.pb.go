@@ -735,7 +735,9 @@ type Welcome struct {
 	// Wall clock of the aggregator, to show skew; nothing is decided by it.
 	Now *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=now,proto3" json:"now,omitempty"`
 	// Bytes of frames that may be on their way without an acknowledgement.
-	WindowBytes   uint32 `protobuf:"varint,2,opt,name=window_bytes,json=windowBytes,proto3" json:"window_bytes,omitempty"`
+	WindowBytes uint32 `protobuf:"varint,2,opt,name=window_bytes,json=windowBytes,proto3" json:"window_bytes,omitempty"`
+	// Seconds between the Reports that the aggregator asks for; 0: none.
+	ReportSeconds uint32 `protobuf:"varint,3,opt,name=report_seconds,json=reportSeconds,proto3" json:"report_seconds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -784,8 +786,15 @@ func (x *Welcome) GetWindowBytes() uint32 {
 	return 0
 }
 
-// Report says how a node is doing: after the Welcome, and then about every ten
-// seconds. Nothing is decided by it but what people are shown.
+func (x *Welcome) GetReportSeconds() uint32 {
+	if x != nil {
+		return x.ReportSeconds
+	}
+	return 0
+}
+
+// Report says how a node is doing: after a Welcome that asks for it, and then
+// again and again. Nothing is decided by it but what people are shown.
 type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Wall clock of the node.
@@ -2860,10 +2869,11 @@ const file_agent_proto_rawDesc = "" +
 	"machine_id\x18\x02 \x01(\tR\tmachineId\x12\x17\n" +
 	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12,\n" +
 	"\x03now\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x12\x1b\n" +
-	"\tnode_name\x18\x05 \x01(\tR\bnodeName\"Z\n" +
+	"\tnode_name\x18\x05 \x01(\tR\bnodeName\"\x81\x01\n" +
 	"\aWelcome\x12,\n" +
 	"\x03now\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x12!\n" +
-	"\fwindow_bytes\x18\x02 \x01(\rR\vwindowBytes\"\xa3\x04\n" +
+	"\fwindow_bytes\x18\x02 \x01(\rR\vwindowBytes\x12%\n" +
+	"\x0ereport_seconds\x18\x03 \x01(\rR\rreportSeconds\"\xa3\x04\n" +
 	"\x06Report\x12,\n" +
 	"\x03now\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x127\n" +
 	"\tsequences\x18\x02 \x03(\v2\x19.theazo.agent.v1.SequenceR\tsequences\x12!\n" +

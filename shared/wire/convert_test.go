@@ -144,6 +144,29 @@ func filled(t *rapid.T, v reflect.Value, but ...string) {
 	}
 }
 
+func TestReportRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		count := rapid.Uint64Range(1, 1<<38)
+		assigned := count.Draw(t, "assigned")
+		want := telemetry.NodeReport{
+			At: when.Draw(t, "at"), StartedAt: when.Draw(t, "started"), Oldest: when.Draw(t, "oldest"), BufferBytes: 5, BufferBudget: 7,
+			Counts: map[string]uint64{id.Draw(t, "reason"): count.Draw(t, "count")}, Pressure: 0.25, Skew: -3 * time.Second, CanaryLag: time.Second,
+			Sequences: []telemetry.Sequence{{
+				Org: telemetry.OrgID(id.Draw(t, "org")), Epoch: rapid.Uint64Min(1).Draw(t, "epoch"), Lane: telemetry.LaneEvents,
+				Assigned: assigned, Acknowledged: assigned, Lost: 1,
+			}},
+		}
+		got, err := wire.ReportFromWire(wire.ReportToWire(&want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Fatal(d)
+		}
+		filled(t, reflect.ValueOf(want))
+	})
+}
+
 func TestFrameRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := frame.Frame{Header: frame.Header{
