@@ -327,7 +327,7 @@ func (a *apiLog) rewind() {
 		s := &a.streams[i]
 		s.at, s.seen = apiMark{}, s.mark
 		if s.joiner.open {
-			s.joiner.open, s.joiner.buf = false, s.joiner.buf[:0]
+			s.joiner.drop()
 		}
 	}
 }

@@ -12,18 +12,27 @@ import (
 // cuts lines at 16 KiB and gives all pieces of one line the time of its first,
 // so a piece with another time begins another line.
 //
-//	          piece without newline              longer than MaxMessage
+//	          piece without newline              longer than countBytes
 //	(empty) ────────────────────────▶ open ──────────────────────────────▶ skipping
 //	   ▲                               │         emitted, truncated           │
 //	   └── newline, other time, end ───┴──────────────────────────────────────┘
 //	         emitted (partial, unless a newline came)         the rest is dropped
+//
+// An open line keeps the first MaxMessage bytes and counts the others, so that a
+// truncated line can say how long it was.
 type joiner struct {
 	buf      []byte
+	length   int64 // of the open line so far
 	at       time.Time
 	from     place // where the open line began
 	open     bool
+	full     bool // nothing more goes into buf
 	skipping bool
 }
+
+// countBytes is how far the length of a line is counted before it is emitted
+// although it has not ended.
+const countBytes = 16 << 20
 
 // keepBuffer is the largest buffer that a joiner keeps for its next long line.
 const keepBuffer = 64 << 10
@@ -65,20 +74,24 @@ func (w *lineWriter) join(j *joiner, r *record, from place) {
 	if !j.open {
 		j.open, j.at, j.from = true, r.at, from
 	}
-	room := telemetry.MaxMessage - len(j.buf)
-	if len(r.text) > room {
-		j.buf = append(j.buf, r.text[:room]...)
-		if !utf8.RuneStart(r.text[room]) {
-			j.buf = cutRune(j.buf)
+	j.length += int64(len(r.text))
+	if room := telemetry.MaxMessage - len(j.buf); j.full || len(r.text) > room {
+		if !j.full {
+			j.full = true
+			j.buf = append(j.buf, r.text[:room]...)
+			if !utf8.RuneStart(r.text[room]) {
+				j.buf = cutRune(j.buf)
+			}
 		}
-		w.cut++
-		w.take(j, source.Line{Timestamp: j.at, Stream: r.stream, Truncated: true})
-		j.skipping = !r.whole
-		return
+	} else {
+		j.buf = append(j.buf, r.text...)
 	}
-	j.buf = append(j.buf, r.text...)
-	if r.whole {
+	switch {
+	case r.whole:
 		w.take(j, source.Line{Timestamp: j.at, Stream: r.stream})
+	case j.length > countBytes:
+		w.take(j, source.Line{Timestamp: j.at, Stream: r.stream})
+		j.skipping = true
 	}
 }
 
@@ -92,11 +105,20 @@ func (w *lineWriter) end(j *joiner, stream telemetry.Stream) {
 
 // take moves the open line's text out of the joiner.
 func (w *lineWriter) take(j *joiner, line source.Line) {
+	if j.full {
+		line.Truncated, line.Original = true, j.length
+		w.cut++
+	}
 	start := len(w.texts)
 	w.texts = append(w.texts, j.buf...)
 	line.Text = w.texts[start:len(w.texts):len(w.texts)]
 	w.append(line)
-	j.open = false
+	j.drop()
+}
+
+// drop forgets the open line.
+func (j *joiner) drop() {
+	j.open, j.full, j.length = false, false, 0
 	if j.buf = j.buf[:0]; cap(j.buf) > keepBuffer {
 		j.buf = nil
 	}

@@ -69,7 +69,13 @@ func (s *scanner) parseUsual(line []byte) (r record, ok bool) {
 		return r, false
 	}
 	rest := line[len(logPrefix):]
-	i := special(rest)
+	// The first quote ends the text, unless a backslash before it escapes it.
+	i := bytes.IndexByte(rest, '"')
+	if i >= 2 && rest[i-2] == '\\' && rest[i-1] == 'n' && plain(rest[:i-2]) {
+		i -= 2
+	} else {
+		i = special(rest)
+	}
 	switch {
 	case i+2 < len(rest) && rest[i] == '\\' && rest[i+1] == 'n' && rest[i+2] == '"':
 		r.text, r.whole, rest = rest[:i], true, rest[i+3:]
@@ -250,6 +256,29 @@ func special(b []byte) int {
 		}
 	}
 	return i
+}
+
+// plain reports whether b holds no backslash and no control character.
+func plain(b []byte) bool {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x8080808080808080
+	)
+	for len(b) >= 16 {
+		x, y := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+		xs, ys := x^ones*'\\', y^ones*'\\'
+		found := (xs-ones)&^xs | (x-ones*0x20)&^x | (ys-ones)&^ys | (y-ones*0x20)&^y
+		if found&highs != 0 {
+			return false
+		}
+		b = b[16:]
+	}
+	for _, c := range b {
+		if c == '\\' || c < 0x20 {
+			return false
+		}
+	}
+	return true
 }
 
 // unescape reads a JSON string after its opening quote and returns what follows

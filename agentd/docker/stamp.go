@@ -1,6 +1,9 @@
 package docker
 
-import "time"
+import (
+	"encoding/binary"
+	"time"
+)
 
 // stampParser reads RFC 3339 timestamps with up to nine digits of a second, as
 // the engine writes them. It remembers the last second it has seen, because
@@ -26,6 +29,11 @@ func (p *stampParser) parse(b []byte) (time.Time, bool) {
 		p.unix = unix
 	}
 	b = b[prefix:]
+	if len(b) == len(".123456789Z") && b[0] == '.' && b[10] == 'Z' {
+		if nanos, ok := nineDigits(b[1:]); ok {
+			return time.Unix(p.unix, nanos).UTC(), true
+		}
+	}
 	var nanos int64
 	if b[0] == '.' {
 		digits, scale := 0, int64(100_000_000)
@@ -87,6 +95,19 @@ func parseOffset(b []byte) (int64, bool) {
 		seconds = -seconds
 	}
 	return seconds, true
+}
+
+// nineDigits reads the fraction of most timestamps, eight digits at once.
+func nineDigits(b []byte) (int64, bool) {
+	const zeros = 0x3030303030303030
+	x := binary.LittleEndian.Uint64(b) - zeros
+	if (x|(x+0x7676767676767676))&0x8080808080808080 != 0 || !isDigit(b[8]) {
+		return 0, false
+	}
+	// Neighbours are put together: digits, pairs, fours.
+	x = x*10 + x>>8
+	x = (x&0x000000ff000000ff*(1_000_000<<32+100) + x>>16&0x000000ff000000ff*(10_000<<32+1)) >> 32
+	return int64(x&0xffffffff)*10 + int64(b[8]-'0'), true
 }
 
 func twoDigits(b []byte) (int, bool) {

@@ -388,6 +388,9 @@ func joinedLines(t *rapid.T) {
 		if i >= len(want) || !strings.HasPrefix(want[i], string(l.Text)) {
 			t.Fatalf("line %d is %.40q", i, l.Text)
 		}
+		if l.Truncated != (l.Original > 0) || l.Truncated && l.Original != int64(len(want[i])) {
+			t.Fatalf("line %d of %d bytes: truncated %v, original length %d", i, len(want[i]), l.Truncated, l.Original)
+		}
 		if cut := len(want[i]) - len(l.Text); cut > 0 && (!l.Truncated || len(l.Text) > telemetry.MaxMessage || len(l.Text) <= telemetry.MaxMessage-4) {
 			t.Fatalf("line %d: %d bytes cut to %d, truncated %v", i, len(want[i]), len(l.Text), l.Truncated)
 		}

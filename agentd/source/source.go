@@ -38,6 +38,9 @@ type Line struct {
 	Timestamp time.Time // the source's own, nanoseconds
 	Text      []byte    // without the final newline; any bytes; the sink copies what it keeps
 	Truncated bool      // the source cut the line at telemetry.MaxMessage
+	// Original is how many bytes a truncated line had; of one that goes on for
+	// very long, how many had come when the source stopped counting.
+	Original int64
 	// Partial says that the line had no final newline when its stream ended.
 	Partial bool
 	Stream  telemetry.Stream
