@@ -143,6 +143,9 @@ func (c *control) catchUp(r *run, d *details) {
 		c.tell(r, pending{event: inferred(telemetry.SandboxStarted, d.Started, d)})
 		c.follows.again(r.sandbox)
 	}
+	if d.Running {
+		c.alive(r, d)
+	}
 	if !d.Running && r.running() && !d.Finished.IsZero() {
 		r.oom = r.oom || d.OOMKilled
 		c.exited(r, d.Finished, &d.ExitCode, d)
@@ -155,6 +158,7 @@ func (c *control) exited(r *run, at time.Time, code *int, d *details) {
 	e.ExitCode, e.Reason = code, reason(code, r.oom, r.killed)
 	p := pending{event: e}
 	r.Exited = at
+	c.ended(r)
 	c.waitForLog(r, at, &p)
 	c.tell(r, p)
 }

@@ -33,6 +33,7 @@ type control struct {
 	log     hclog.Logger
 	metrics *metrics
 	root    string // of the containers' directories; empty: not readable here
+	local   bool   // its processes and networks are this host's
 	all     *registry
 	watch   *watcher
 	reader  *reader
@@ -283,6 +284,10 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 		return
 	}
 	action, argument, _ := strings.Cut(e.Action, ": ")
+	if action == actionConnect || action == actionDisconnect {
+		c.networksChanged(ctx, e.ID)
+		return
+	}
 	if !interesting[action] {
 		return
 	}
@@ -310,17 +315,47 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 	case "start":
 		r.begins(e.At, false)
 		c.follows.again(r.sandbox)
+		c.look(ctx, r)
 	case "oom":
 		r.oom = true
 	case "kill":
 		r.killed = true
 	case "die":
 		r.Exited = e.At
+		c.ended(r)
 		c.waitForLog(r, e.At, &p)
 	case "destroy":
 		r.Destroyed, p.last = e.At, true
 	}
 	c.tell(r, p)
+}
+
+// look asks what only a running container has.
+func (c *control) look(ctx context.Context, r *run) {
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	if d, err := c.engine.Inspect(asking, r.sandbox.id); err == nil {
+		c.alive(r, d)
+	} // else it is over, and its events say so, or the next comparison asks
+}
+
+// alive notes what only a running container has.
+func (c *control) alive(r *run, d *details) {
+	if !d.Running || !c.local || r.ignored || r.sandbox == nil {
+		return
+	}
+	c.all.senders.set(d.ID, d.Addresses, initOf(d.PID, d.ID))
+}
+
+// ended forgets what only a running container has.
+func (c *control) ended(r *run) { c.all.senders.drop(r.sandbox.id) }
+
+// networksChanged looks at a container's addresses again. Those of its start are
+// found by its start event: until then the engine answers no question about it.
+func (c *control) networksChanged(ctx context.Context, id string) {
+	if r := c.runs[id]; r != nil && r.sandbox != nil && r.running() {
+		c.look(ctx, r)
+	}
 }
 
 // notAfter returns at, or limit where at is not known or later.

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 )
@@ -22,8 +25,9 @@ type engine interface {
 	// Ping agrees on an API version.
 	Ping(ctx context.Context) error
 	Info(ctx context.Context) (engineInfo, error)
-	// Events follows the containers' events from a time on until ctx or the
-	// connection ends. The channel of errors gives one error then.
+	// Events follows the events of containers, and of their networks, from a time
+	// on until ctx or the connection ends. The channel of errors gives one error
+	// then.
 	Events(ctx context.Context, since time.Time) (<-chan engineEvent, <-chan error)
 	List(ctx context.Context) ([]listed, error)
 	Inspect(ctx context.Context, id string) (*details, error)
@@ -68,6 +72,16 @@ type details struct {
 	Finished        time.Time // zero: never
 	ExitCode        int
 	OOMKilled       bool
+	// Digest names the image's exact content.
+	Digest string
+	// Of a running container, as this host sees it.
+	PID       int // of its first process
+	Addresses []netip.Addr
+	// MemoryLimit in bytes; 0: none.
+	MemoryLimit int64
+	// Probe is the command of the health check, as its exec events tell it; empty
+	// where there is none.
+	Probe string
 }
 
 // errGone says that the engine does not know the container (any more).
@@ -125,7 +139,8 @@ func (m *mobyEngine) Info(ctx context.Context) (engineInfo, error) {
 }
 
 func (m *mobyEngine) Events(ctx context.Context, since time.Time) (<-chan engineEvent, <-chan error) {
-	opts := client.EventsListOptions{Filters: client.Filters{}.Add("type", string(events.ContainerEventType))}
+	opts := client.EventsListOptions{Filters: client.Filters{}.
+		Add("type", string(events.ContainerEventType), string(events.NetworkEventType))}
 	if !since.IsZero() {
 		opts.Since = apiTime(since)
 	}
@@ -136,12 +151,12 @@ func (m *mobyEngine) Events(ctx context.Context, since time.Time) (<-chan engine
 		for {
 			select {
 			case e := <-from.Messages:
-				if e.Type != events.ContainerEventType {
+				event, ok := ofContainer(&e)
+				if !ok {
 					continue
 				}
-				at := time.Unix(0, e.TimeNano).UTC()
 				select {
-				case to <- engineEvent{At: at, Action: string(e.Action), ID: e.Actor.ID, Attributes: e.Actor.Attributes}:
+				case to <- event:
 				case <-ctx.Done():
 				}
 			case err := <-from.Err:
@@ -151,6 +166,32 @@ func (m *mobyEngine) Events(ctx context.Context, since time.Time) (<-chan engine
 		}
 	}()
 	return to, errs
+}
+
+// Actions of our own for what the engine tells of a network.
+const (
+	actionConnect    = "network connect"
+	actionDisconnect = "network disconnect"
+)
+
+// ofContainer reads an event that is about a container.
+func ofContainer(e *events.Message) (engineEvent, bool) {
+	event := engineEvent{At: unixNano(e.TimeNano), Action: string(e.Action), ID: e.Actor.ID, Attributes: e.Actor.Attributes}
+	switch e.Type {
+	case events.ContainerEventType:
+		return event, true
+	case events.NetworkEventType:
+		event.ID, event.Attributes = e.Actor.Attributes["container"], nil
+		switch e.Action {
+		case events.ActionConnect:
+			event.Action = actionConnect
+			return event, true
+		case events.ActionDisconnect:
+			event.Action = actionDisconnect
+			return event, true
+		}
+	}
+	return engineEvent{}, false
 }
 
 func (m *mobyEngine) List(ctx context.Context) ([]listed, error) {
@@ -174,13 +215,43 @@ func (m *mobyEngine) Inspect(ctx context.Context, id string) (*details, error) {
 	if c.Config == nil || c.State == nil || c.HostConfig == nil {
 		return nil, fmt.Errorf("the engine's answer about container %.12s is not complete", id)
 	}
-	return &details{
+	d := &details{
 		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Image: c.Config.Image, Labels: c.Config.Labels,
 		Driver: c.HostConfig.LogConfig.Type, LogPath: c.LogPath, TTY: c.Config.Tty,
 		Running: c.State.Running, Paused: c.State.Paused,
 		Created: engineTime(c.Created), Started: engineTime(c.State.StartedAt), Finished: engineTime(c.State.FinishedAt),
 		ExitCode: c.State.ExitCode, OOMKilled: c.State.OOMKilled,
-	}, nil
+		Digest: c.Image, PID: c.State.Pid, MemoryLimit: c.HostConfig.Memory, Probe: probeOf(c.Config),
+	}
+	if c.ImageManifestDescriptor != nil {
+		d.Digest = c.ImageManifestDescriptor.Digest.String()
+	}
+	if c.State.Running && c.NetworkSettings != nil && !c.HostConfig.NetworkMode.IsHost() {
+		for _, n := range c.NetworkSettings.Networks {
+			for _, a := range []netip.Addr{n.IPAddress, n.GlobalIPv6Address} {
+				if a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() {
+					d.Addresses = append(d.Addresses, a.Unmap().WithZone(""))
+				}
+			}
+		}
+	}
+	return d, nil
+}
+
+// probeOf returns the command of a health check in the form of exec events.
+func probeOf(c *container.Config) string {
+	if c.Healthcheck == nil || len(c.Healthcheck.Test) < 2 {
+		return ""
+	}
+	command := c.Healthcheck.Test[1:]
+	if c.Healthcheck.Test[0] == "CMD-SHELL" {
+		shell := c.Shell
+		if len(shell) == 0 {
+			shell = []string{"/bin/sh", "-c"}
+		}
+		command = append(slices.Clone(shell), command[0])
+	}
+	return strings.TrimSpace(strings.Join(command, " "))
 }
 
 func (m *mobyEngine) Logs(ctx context.Context, id string, since time.Time, follow bool) (io.ReadCloser, error) {

@@ -22,6 +22,7 @@ const linegen = "github.com/theazo/observability/test/cmd/linegen"
 
 // life is a source that reads an engine, in a test.
 type life struct {
+	src  *Source
 	sink *sourcetest.Sink
 	stop func() []sourcetest.Record
 }
@@ -40,7 +41,7 @@ func start(t *testing.T, host string, from []sourcetest.Record, change ...func(*
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &life{sink: sourcetest.NewSink(from...)}
+	l := &life{src: src, sink: sourcetest.NewSink(from...)}
 	done := make(chan error, 1)
 	go func() { done <- src.Run(ctx, sourcetest.PositionsOf(from), l.sink) }()
 	stopped := false

@@ -98,10 +98,13 @@ func (s *sandbox) configured() *details {
 	return d
 }
 
-func (s *sandbox) known() bool {
+func (s *sandbox) known() bool { return s.whom() != nil }
+
+// whom returns whom the records are for; nil while nobody knows.
+func (s *sandbox) whom() *source.Target {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.target != nil
+	return s.target
 }
 
 // begin returns whom the records are for, and where to begin the first time.
@@ -159,13 +162,15 @@ func (s *sandbox) close() {
 
 // registry is all sandboxes by id.
 type registry struct {
+	senders *senders
+
 	mu     sync.Mutex
 	m      map[string]*sandbox
 	barred map[string]bool // ids whose directories may linger, and mean nothing
 }
 
 func newRegistry() *registry {
-	return &registry{m: map[string]*sandbox{}, barred: map[string]bool{}}
+	return &registry{senders: newSenders(), m: map[string]*sandbox{}, barred: map[string]bool{}}
 }
 
 func (r *registry) get(id string) *sandbox {

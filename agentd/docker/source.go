@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -33,6 +34,9 @@ type Source struct {
 	metrics *metrics
 	// connect makes a client; tests put another engine behind it.
 	connect func(endpoint string) (engine, error)
+	// known is what the present Run knows; nil between runs, when nobody keeps it
+	// current.
+	known atomic.Pointer[registry]
 }
 
 // New returns the source. It touches neither the engine nor the disk before
@@ -75,18 +79,20 @@ func (d *Source) Run(ctx context.Context, resume source.Positions, to source.Sin
 	if err != nil {
 		return nil // the context has ended while no engine answered: nothing was read
 	}
-	return d.runEngine(ctx, e, d.logRoot(info), resume, to)
+	return d.runEngine(ctx, e, info, resume, to)
 }
 
 // runEngine wires the parts of doc.go's picture and waits for all of them.
-func (d *Source) runEngine(ctx context.Context, e engine, root string, resume source.Positions, to source.Sink) error {
+func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resume source.Positions, to source.Sink) error {
 	progress, first := newTold(resume)
-	all := newRegistry()
+	root, all := d.logRoot(info), newRegistry()
+	d.known.Store(all)
+	defer d.known.Store(nil)
 	drain := &drain{engine: e, log: d.log, metrics: d.metrics, wake: make(chan struct{}, 1)}
 	read := d.newReader(to, all, progress)
 	group, ctx := errgroup.WithContext(ctx)
 	c := &control{
-		cfg: &d.cfg, choose: d.choose, engine: e, log: d.log, metrics: d.metrics, root: root,
+		cfg: &d.cfg, choose: d.choose, engine: e, log: d.log, metrics: d.metrics, root: root, local: info.Local,
 		all: all, reader: read, drain: drain, told: progress, first: first, resume: resume,
 		runs: map[string]*run{}, suspects: map[string]bool{}, wake: make(chan struct{}, 1),
 	}
