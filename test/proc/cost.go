@@ -13,7 +13,9 @@ import (
 // Cost is what a process and its descendants have used.
 type Cost struct {
 	CPU     time.Duration // user and system, ended children included
+	RSS     int64         // bytes, of the process itself
 	PeakRSS int64         // bytes, of the process itself
+	Written int64         // bytes sent to disks and not taken back, of the process itself
 }
 
 // clockTick is the unit of times in /proc: USER_HZ, 100 on every Linux that Go runs on.
@@ -31,11 +33,9 @@ func CostOf(pid int) (Cost, error) {
 	if err != nil {
 		return c, err
 	}
-	for line := range strings.Lines(string(status)) {
-		if kb, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, _ := strconv.ParseInt(strings.Fields(kb)[0], 10, 64)
-			c.PeakRSS = n << 10
-		}
+	c.RSS, c.PeakRSS = field(status, "VmRSS:")<<10, field(status, "VmHWM:")<<10
+	if io, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid)); err == nil { // only the owner and root may
+		c.Written = field(io, "write_bytes:") - field(io, "cancelled_write_bytes:")
 	}
 	for _, child := range children(pid) {
 		if sub, err := CostOf(child); err == nil { // it may just have ended
@@ -44,6 +44,17 @@ func CostOf(pid int) (Cost, error) {
 	}
 	c.CPU = time.Duration(ticks) * clockTick
 	return c, nil
+}
+
+// field is the number behind a name at the begin of a line; 0 where there is none.
+func field(text []byte, name string) int64 {
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, name); ok {
+			n, _ := strconv.ParseInt(strings.Fields(value)[0], 10, 64)
+			return n
+		}
+	}
+	return 0
 }
 
 // ticksOf is utime, stime, cutime and cstime.

@@ -9,6 +9,7 @@ package workload
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -53,7 +54,9 @@ func Text(seed uint64, n int) []byte {
 
 // Docker makes the lines of one container's json-file log.
 type Docker struct {
-	Messages int64
+	Messages int64 // made so far
+	Lines    int64 // of the json-file: long messages take several
+	Text     int64 // bytes of the messages
 	file     int
 	r        *rand.Rand
 	text     []byte
@@ -87,6 +90,7 @@ func (d *Docker) Next(b []byte) []byte {
 	m = append(m, d.text[off:off+n-markerLen]...)
 	d.message = m
 	d.Messages++
+	d.Text += int64(len(m))
 	stream := "stdout"
 	if d.r.IntN(5) == 0 {
 		stream = "stderr"
@@ -94,13 +98,16 @@ func (d *Docker) Next(b []byte) []byte {
 	d.at = d.at.Add(time.Duration(d.r.IntN(400_000)) * time.Nanosecond)
 	for len(m) > 0 {
 		k := min(len(m), piece)
-		b = appendLine(b, m[:k], k == len(m), stream, d.at)
+		b = AppendLine(b, m[:k], k == len(m), stream, d.at)
 		m = m[k:]
+		d.Lines++
 	}
 	return b
 }
 
-func appendLine(b, message []byte, last bool, stream string, at time.Time) []byte {
+// AppendLine appends one json-file line, as Docker writes it; last says that
+// the message ends with it.
+func AppendLine(b, message []byte, last bool, stream string, at time.Time) []byte {
 	b = append(b, `{"log":"`...)
 	for _, c := range message {
 		if c == '"' || c == '\\' {
@@ -118,35 +125,74 @@ func appendLine(b, message []byte, last bool, stream string, at time.Time) []byt
 	return append(b, "\"}\n"...)
 }
 
+// Made says what was written.
+type Made struct {
+	Messages []int64 // by file
+	Lines    int64   // of the json-files: long messages take several
+	Bytes    int64   // of the files
+	Text     int64   // bytes of the messages
+}
+
+// Total is the number of messages in all files.
+func (m *Made) Total() (n int64) {
+	for _, one := range m.Messages {
+		n += one
+	}
+	return n
+}
+
 // Write makes dir/cNNN-json.log files that hold messages lines in all, with
 // timestamps up to a minute ago.
 func Write(dir string, files int, messages int64, seed uint64) error {
-	text := Text(seed, 4<<20)
 	each := messages / int64(files)
-	began := time.Now().UTC().Add(-time.Minute - time.Duration(each)*200*time.Microsecond)
-	for i := range files {
-		if err := writeFile(filepath.Join(dir, fmt.Sprintf("c%03d-json.log", i)), NewDocker(seed, i, text, began), each); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := write(dir, files, seed, each, func(d *Docker, _ int64) bool { return d.Messages < each })
+	return err
 }
 
-func writeFile(path string, d *Docker, messages int64) error {
+// WriteBytes makes dir/cNNN-json.log files of about so many bytes in all, with
+// timestamps up to a minute ago.
+func WriteBytes(dir string, files int, bytes int64, seed uint64) (Made, error) {
+	each := bytes / int64(files)
+	const mean = 245 // bytes of a line
+	return write(dir, files, seed, each/mean, func(_ *Docker, size int64) bool { return size < each })
+}
+
+// write makes files as long as more says so; about is how many messages that
+// gives a file.
+func write(dir string, files int, seed uint64, about int64, more func(d *Docker, size int64) bool) (Made, error) {
+	var m Made
+	text := Text(seed, 4<<20)
+	began := time.Now().UTC().Add(-time.Minute - time.Duration(about)*200*time.Microsecond)
+	for i := range files {
+		d := NewDocker(seed, i, text, began)
+		size, err := writeFile(filepath.Join(dir, FileName(i)), d, more)
+		if err != nil {
+			return m, err
+		}
+		m.Messages = append(m.Messages, d.Messages)
+		m.Lines, m.Text, m.Bytes = m.Lines+d.Lines, m.Text+d.Text, m.Bytes+size
+	}
+	return m, nil
+}
+
+// FileName of a file by its number.
+func FileName(i int) string { return fmt.Sprintf("c%03d-json.log", i) }
+
+func writeFile(path string, d *Docker, more func(d *Docker, size int64) bool) (size int64, err error) {
 	f, err := os.Create(path) //nolint:gosec // the caller's directory
 	if err != nil {
-		return err
+		return 0, err
 	}
+	defer func() { err = errors.Join(err, f.Close()) }()
 	w := bufio.NewWriterSize(f, 1<<20)
 	var b []byte
-	for d.Messages < messages {
+	for more(d, size) {
 		b = d.Next(b[:0])
 		if _, err := w.Write(b); err != nil {
-			return err
+			return size, err
 		}
+		size += int64(len(b))
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	return f.Close()
+	// To the disk now, and not while somebody measures flushes of his own.
+	return size, errors.Join(w.Flush(), f.Sync())
 }

@@ -3,7 +3,8 @@
 //
 //	n=17 c=5b2f9c01 xxxxxxxx…     the number, its CRC-32, padding up to -size
 //
-// With -stamp a line also has t=<nanoseconds since 1970> of its writing.
+// With -stamp a line also has t=<nanoseconds since 1970> of its writing; with
+// -mark F it begins with the marker of package workload, as line of file F.
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 
 type options struct {
 	n, size, stderrEvery, exitCode int
+	mark                           int
 	rate                           float64
 	prefix                         string
 	noNewline, nul, invalid, mib   bool
@@ -32,6 +34,7 @@ func main() {
 	flag.IntVar(&o.n, "n", 1, "how many lines")
 	flag.Float64Var(&o.rate, "rate", 0, "lines a second; 0: as fast as possible")
 	flag.IntVar(&o.size, "size", 0, "bytes of a line, without its newline; 0: no padding")
+	flag.IntVar(&o.mark, "mark", -1, "number of the file whose line this pretends to be; -1: none")
 	flag.StringVar(&o.prefix, "prefix", "", "text before each line")
 	flag.BoolVar(&o.noNewline, "no-newline", false, "end the last line without a newline")
 	flag.BoolVar(&o.nul, "nul", false, "put a NUL into each line")
@@ -95,6 +98,9 @@ func (o *options) run(stdout, stderr io.Writer) error {
 
 // line appends the i-th line.
 func (o *options) line(b []byte, i int) []byte {
+	if o.mark >= 0 {
+		b = fmt.Appendf(b, "#i%03ds%09d ", o.mark, i-1)
+	}
 	if o.prefix != "" {
 		b = append(append(b, o.prefix...), ' ')
 	}
