@@ -35,6 +35,7 @@ type Store interface {
 	Session(ctx context.Context, scope telemetry.Scope, id telemetry.SessionID) (telemetry.Session, error)
 	Sessions(ctx context.Context, scope telemetry.Scope, l telemetry.Listing) (page []telemetry.Session, more bool, err error)
 	Nodes(ctx context.Context, scope telemetry.Scope) ([]telemetry.Node, error)
+	Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.NodeID) (telemetry.Ledger, error)
 }
 
 // Hub opens live views of a scope's stream: after a cursor, or from now.

@@ -206,6 +206,21 @@ func (s *fakeStore) Nodes(_ context.Context, scope telemetry.Scope) ([]telemetry
 	return s.nodes[scope], s.err
 }
 
+func (s *fakeStore) Ledger(_ context.Context, scope telemetry.Scope, id telemetry.NodeID) (telemetry.Ledger, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.ContainsFunc(s.nodes[scope], func(n telemetry.Node) bool { return n.ID == id }) {
+		return telemetry.Ledger{}, telemetry.Failf(telemetry.NotFound, "There is no node %s.", id)
+	}
+	e := telemetry.LedgerEntry{Epoch: "00000000000000ab", Lane: "logs", Assigned: 10, Visible: 7, Quarantined: 1, Lost: 1, InFlight: 1, Balanced: true}
+	totals := e
+	totals.Epoch, totals.Lane = "", ""
+	return telemetry.Ledger{
+		Node: id, ReportedAt: time.Date(2026, 9, 1, 10, 0, 0, 0, time.UTC), Balanced: true, Totals: totals, Entries: []telemetry.LedgerEntry{e},
+		Report: &telemetry.NodeReport{BufferBytes: 5, BufferBudget: 100, Counts: map[string]uint64{"redacted": 3}, Sequences: []telemetry.Sequence{{Org: scope.Org, Epoch: 0xab, Assigned: 10}}},
+	}, s.err
+}
+
 func (s *fakeStore) QueryLogs(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery) (telemetry.LogPage, error) {
 	s.mu.Lock()
 	err := s.err

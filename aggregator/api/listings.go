@@ -161,3 +161,23 @@ func (c *call) listNodes() error {
 	c.json(http.StatusOK, page[nodeJSON]{Data: shapeAll(found, shapeNode)})
 	return nil
 }
+
+// nodeLedger answers with what became of every record that a node numbered.
+func (c *call) nodeLedger() error {
+	id := telemetry.NodeID(c.r.PathValue("id"))
+	if err := telemetry.CheckID(string(id)); err != nil {
+		return telemetry.Failf(telemetry.NotFound, "There is no node %.128q.", id)
+	}
+	l, err := c.api.Store.Ledger(c.r.Context(), c.who.Scope, id)
+	if err != nil {
+		return fmt.Errorf("api: read a ledger: %w", err)
+	}
+	if l.Entries == nil {
+		l.Entries = []telemetry.LedgerEntry{}
+	}
+	if l.Report != nil {
+		l.Report.Sequences = nil // they are in the entries
+	}
+	c.json(http.StatusOK, l)
+	return nil
+}

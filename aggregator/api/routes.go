@@ -65,6 +65,7 @@ func routes() []route {
 		{method: "GET", pattern: "/v1/sessions", need: telemetry.LogsRead, params: []string{"status", "limit", "cursor"}, handle: (*call).listSessions},
 		{method: "GET", pattern: "/v1/sessions/{id}", need: telemetry.LogsRead, handle: (*call).getSession},
 		{method: "GET", pattern: "/v1/nodes", need: telemetry.NodesRead, handle: (*call).listNodes},
+		{method: "GET", pattern: "/v1/nodes/{id}/ledger", need: telemetry.NodesRead, handle: (*call).nodeLedger},
 
 		{method: "GET", pattern: "/healthz", need: public, handle: (*call).healthy},
 		{method: "GET", pattern: "/readyz", need: public, handle: (*call).ready},

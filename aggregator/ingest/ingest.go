@@ -37,6 +37,8 @@ type Nodes interface {
 	Renew(ctx context.Context, id telemetry.NodeID, generation int64, notAfter time.Time) (next int64, err error)
 	// Seen notes that a node has connected.
 	Seen(ctx context.Context, id telemetry.NodeID, version string, at time.Time) error
+	// Reported keeps what a node says about itself; it must not block.
+	Reported(id telemetry.NodeID, at time.Time, r *telemetry.NodeReport)
 	// Revoked returns those of the nodes that are revoked or locked.
 	Revoked(ctx context.Context, ids []telemetry.NodeID) ([]telemetry.NodeID, error)
 }

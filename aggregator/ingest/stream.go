@@ -35,6 +35,9 @@ const (
 // skewToLog is the difference between a node's clock and ours that is worth a line.
 const skewToLog = 5 * time.Second
 
+// reportEvery is how often a node is asked to say how it is doing.
+const reportEvery = 10 * time.Second
+
 // What a frame costs beside its bytes while it is held, and what each part of
 // it costs that is held decoded: a few bytes of a body make one.
 const (
@@ -58,6 +61,8 @@ type session struct {
 	ended   chan error       // the receiving side's last word
 	cut     chan string      // why the node is turned out
 	closing atomic.Bool      // no more frames are taken
+
+	reported time.Time // the last report that was taken; of the receiving side
 }
 
 // Stream implements wire.IngestServiceServer. Receiving has a goroutine of its
@@ -116,7 +121,7 @@ func (x *session) open(ctx context.Context) (leave func(), err error) {
 		return nil, status.Errorf(codes.ResourceExhausted, "the node has %d streams open already", maxStreamsPerNode)
 	}
 	if err := x.stream.Send(&wire.StreamResponse{Message: &wire.StreamResponse_Welcome{Welcome: &wire.Welcome{
-		Now: timestamppb.New(now), WindowBytes: x.config.Window,
+		Now: timestamppb.New(now), WindowBytes: x.config.Window, ReportSeconds: uint32(reportEvery / time.Second),
 	}}}); err != nil {
 		leave()
 		return nil, err
@@ -207,6 +212,12 @@ func (x *session) receive() error {
 		if err != nil {
 			return endOf(err)
 		}
+		if report := request.GetReport(); report != nil {
+			if err := x.report(report); err != nil {
+				return err
+			}
+			continue
+		}
 		p := request.GetFrame()
 		if p == nil {
 			return status.Error(codes.InvalidArgument, "a message is neither Hello nor Frame, or not in its place")
@@ -218,6 +229,27 @@ func (x *session) receive() error {
 			return err
 		}
 	}
+}
+
+// report takes what the node says about itself, of its own organisation only.
+func (x *session) report(p *wire.Report) error {
+	now := time.Now().UTC()
+	if now.Sub(x.reported) < reportEvery/2 {
+		return nil // more often than it was asked
+	}
+	x.reported = now
+	r, err := wire.ReportFromWire(p)
+	if err != nil {
+		x.metrics.refused.WithLabelValues("report").Inc()
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	if !x.peer.Platform() {
+		for i := range r.Sequences {
+			r.Sequences[i].Org = x.peer.Org
+		}
+	}
+	x.config.Nodes.Reported(x.peer.ID, now, &r)
+	return nil
 }
 
 func endOf(err error) error {
@@ -301,11 +333,11 @@ func (x *session) take(k streamKey, f frame.Frame) {
 	r := &frame.Received{Frame: f, Node: x.peer.ID, ReceivedAt: time.Now().UTC().Truncate(time.Microsecond)}
 	// Whatever a body claims, decoding is bounded; this bounds how many at once.
 	x.decoding <- struct{}{}
-	unknown := check(r)
+	r.Unknown = check(r)
 	<-x.decoding
 	x.quota.spend(f.Org, decodedRate, decodingCost(r))
-	if unknown > 0 {
-		x.metrics.unknown.Add(float64(unknown))
+	if r.Unknown > 0 {
+		x.metrics.unknown.Add(float64(r.Unknown))
 	}
 	if r.Quarantine != "" {
 		x.metrics.quarantined.Inc()
@@ -343,7 +375,7 @@ func decodingCost(r *frame.Received) float64 {
 
 // decodedSize is about what a checked frame holds beside its bytes.
 func decodedSize(r *frame.Received) int64 {
-	n := int64(len(r.Events)+len(r.Gaps)) * recordOverhead
+	n := int64(r.Len()) * recordOverhead
 	if r.Segment != nil {
 		n += int64(len(r.Segment.Origins)) * originOverhead
 	}

@@ -30,6 +30,10 @@ type batch struct {
 
 	outcomes    []frame.Outcome
 	events      []eventRow
+	spans       []spanRow
+	spanOf      map[spanKey]int // index in spans
+	calls       []callRow
+	metrics     []metricRow
 	quarantined []*frame.Received
 	seen        *sightings
 	now         time.Time
@@ -48,6 +52,11 @@ type mark struct {
 	known   bool // it is in the database
 	changed bool
 	seq     uint64 // last committed
+	base    uint64 // of a new mark: where it began
+
+	// What became of the records that this commit takes; of seq, once it is
+	// in the database.
+	visible, quarantined, lost int64
 }
 
 // scopeBatch is what one stream gets. Its records take consecutive positions:
@@ -72,18 +81,9 @@ type gapRow struct {
 	epoch uint64
 }
 
-type eventRow struct {
-	*telemetry.Event
-	scope telemetry.Scope
-	node  telemetry.NodeID
-	epoch uint64
-	seq   uint64
-	recv  time.Time
-}
-
 func newBatch(frames []*frame.Received, lines []*segment.Lines, spans *spanCache) *batch {
 	b := &batch{
-		frames: frames, lines: lines, markOf: map[markKey]*mark{}, scopeOf: map[telemetry.Scope]*scopeBatch{},
+		frames: frames, lines: lines, markOf: map[markKey]*mark{}, spanOf: map[spanKey]int{}, scopeOf: map[telemetry.Scope]*scopeBatch{},
 		outcomes: make([]frame.Outcome, len(frames)), now: storedTime(time.Now()),
 	}
 	b.seen = newSightings(spans)
@@ -129,6 +129,7 @@ func (b *batch) judge() {
 			known := m.seq + 1 - f.First // records at the front that were committed before
 			m.seq, m.changed = f.Last(), true
 			b.outcomes[i] = frame.Outcome{Verdict: frame.Committed}
+			m.count(f, int64(uint64(f.Count)-known)) //nolint:gosec // known is below Count
 			b.take(f, b.lines[i], known)
 		}
 	}
@@ -137,6 +138,19 @@ func (b *batch) judge() {
 	})
 	for _, sc := range b.scopes {
 		sc.closeRows()
+	}
+}
+
+// count is the ledger's entry for the records of one frame.
+func (m *mark) count(f *frame.Received, records int64) {
+	switch {
+	case f.Quarantine != "":
+		m.quarantined += records
+	case f.Tombstone:
+		m.lost += records
+	default:
+		m.visible += records - int64(f.Unknown)
+		m.quarantined += int64(f.Unknown)
 	}
 }
 
@@ -190,22 +204,29 @@ func (b *batch) takeTombstone(sc *scopeBatch, f *frame.Received, recv time.Time,
 	sc.addGap(f, recv, g)
 }
 
-// takeRecords adds events and gaps; record i of the frame has sequence First + i.
+// takeRecords adds the records of the events lane; record i of the frame has
+// sequence First + i. Those of kinds that this release does not know come last
+// and are kept as bytes.
 func (b *batch) takeRecords(sc *scopeBatch, f *frame.Received, recv time.Time, known uint64) {
-	seq := f.First
-	for i := range f.Events {
-		if seq >= f.First+known {
-			e := eventRow{Event: &f.Events[i], scope: f.Scope(), node: f.Node, epoch: f.Epoch, seq: seq, recv: recv}
-			b.events = append(b.events, e)
-			b.seen.event(f, &f.Events[i], recv)
+	p := place{scope: f.Scope(), node: f.Node, epoch: f.Epoch, seq: f.First, recv: recv}
+	each := func(n int, take func(i int)) {
+		for i := range n {
+			if p.seq >= f.First+known {
+				take(i)
+			}
+			p.seq++
 		}
-		seq++
 	}
-	for i := range f.Gaps {
-		if seq >= f.First+known {
-			sc.addGap(f, recv, f.Gaps[i])
-		}
-		seq++
+	each(len(f.Events), func(i int) {
+		b.events = append(b.events, eventRow{place: p, Event: &f.Events[i]})
+		b.seen.event(f, &f.Events[i], recv)
+	})
+	each(len(f.Spans), func(i int) { b.addSpan(spanRow{place: p, Span: &f.Spans[i]}) })
+	each(len(f.ModelCalls), func(i int) { b.calls = append(b.calls, callRow{place: p, ModelCall: &f.ModelCalls[i]}) })
+	each(len(f.Metrics), func(i int) { b.metrics = append(b.metrics, metricRow{place: p, MetricPoint: &f.Metrics[i]}) })
+	each(len(f.Gaps), func(i int) { sc.addGap(f, recv, f.Gaps[i]) })
+	if f.Unknown > 0 {
+		b.quarantined = append(b.quarantined, f)
 	}
 }
 

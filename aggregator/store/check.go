@@ -11,11 +11,11 @@ import (
 )
 
 // tenantTables hold records of tenants. Their rows are seen through a policy.
-var tenantTables = []string{"agent", "event", "gap", "ingest_mark", "log_hot", "quarantine", "session", "stream_counter"}
+var tenantTables = []string{"agent", "event", "gap", "ingest_mark", "log_hot", "metric_point", "model_call", "quarantine", "session", "span", "stream_counter"}
 
 // directoryTables are read before an organisation is known: no role has a
 // right on them.
-var directoryTables = []string{"api_key", "join_token", "node", "organisation", "setting", "stream_token", "web_session"}
+var directoryTables = []string{"api_key", "join_token", "node", "node_report", "organisation", "setting", "stream_token", "web_session"}
 
 // check refuses a database that does not keep tenants apart as promised:
 // every violation is named.
@@ -60,7 +60,7 @@ union all
 select 'row-level security is off on partition ' || name from c where relispartition and not relrowsecurity
 union all
 select 'table ' || c.name || ' has no policy for ' || r.name from c cross join r
-  where c.name = any ($1) and not (c.name = 'ingest_mark' and r.name = 'agg_api')
+  where c.name = any ($1)
     and not exists (select from pg_policy p where p.polrelid = c.oid and r.oid = any (p.polroles))
 union all
 select 'table ' || c.name || ' has a policy for others than its role: ' || p.polname from c join pg_policy p on p.polrelid = c.oid

@@ -157,6 +157,7 @@ func (m *mark) inherit(ctx context.Context, conn *pgx.Conn) error {
 		return fmt.Errorf("of the same spool: %w", err)
 	}
 	m.seq = uint64(seq) //nolint:gosec // written from one
+	m.base = m.seq
 	return nil
 }
 
@@ -180,6 +181,9 @@ func (b *batch) write(ctx context.Context, conn *pgx.Conn) error {
 	b.queueLines(&q)
 	b.queueGaps(&q)
 	b.queueEvents(&q)
+	b.queueSpans(&q)
+	b.queueModelCalls(&q)
+	b.queueMetrics(&q)
 	b.queueQuarantine(&q)
 	q.Queue("commit").Exec(func(tag pgconn.CommandTag) error {
 		if tag.String() != "COMMIT" {

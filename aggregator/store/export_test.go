@@ -38,3 +38,5 @@ func (s *Store) FillScans() (leave func()) {
 		}
 	}
 }
+
+func (s *Store) FlushReports(ctx context.Context) error { return s.flushReports(ctx) }

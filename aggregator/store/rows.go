@@ -2,11 +2,13 @@ package store
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/theazo/observability/shared/frame"
 	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -16,9 +18,10 @@ import (
 
 func (b *batch) queueMarks(q *pgx.Batch) {
 	var u, n struct {
-		orgs, nodes  []string
-		epochs, seqs []int64
-		lanes        []int16
+		orgs, nodes                            []string
+		epochs, seqs                           []int64
+		lanes                                  []int16
+		bases, visible, quarantined, lostCount []int64
 	}
 	for _, m := range b.marks {
 		if !m.changed {
@@ -30,25 +33,29 @@ func (b *batch) queueMarks(q *pgx.Batch) {
 		}
 		to.orgs, to.nodes = append(to.orgs, string(m.org)), append(to.nodes, string(m.node))
 		to.epochs, to.seqs = append(to.epochs, int64(m.epoch)), append(to.seqs, int64(m.seq)) //nolint:gosec // 64 bits are 64 bits; sequences are below 2^40
-		to.lanes = append(to.lanes, int16(m.lane))
+		to.lanes, to.bases = append(to.lanes, int16(m.lane)), append(to.bases, int64(m.base)) //nolint:gosec // below 2^40
+		to.visible, to.quarantined, to.lostCount = append(to.visible, m.visible), append(to.quarantined, m.quarantined), append(to.lostCount, m.lost)
 	}
 	if len(u.orgs) > 0 {
-		q.Queue(updateMarks, u.orgs, u.nodes, u.epochs, u.lanes, u.seqs)
+		q.Queue(updateMarks, u.orgs, u.nodes, u.epochs, u.lanes, u.seqs, u.visible, u.quarantined, u.lostCount)
 	}
 	if len(n.orgs) > 0 {
-		q.Queue(insertMarks, n.orgs, n.nodes, n.epochs, n.lanes, n.seqs)
+		q.Queue(insertMarks, n.orgs, n.nodes, n.epochs, n.lanes, n.seqs, n.visible, n.quarantined, n.lostCount, n.bases)
 	}
 }
 
-const updateMarks = `update ingest_mark m set seq = u.seq
-from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[]) u (org, node, epoch, lane, seq)
+const updateMarks = `update ingest_mark m
+set seq = u.seq, visible = m.visible + u.visible, quarantined = m.quarantined + u.quarantined, lost = m.lost + u.lost
+from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+  u (org, node, epoch, lane, seq, visible, quarantined, lost)
 where m.org = u.org and m.node = u.node and m.epoch = u.epoch and m.lane = u.lane`
 
 // A mark that another aggregator makes at the same time is a unique violation,
 // which starts the commit again: "on conflict" would hide whose records won.
-const insertMarks = `insert into ingest_mark (org, node, epoch, lane, seq)
-select org, node, epoch, lane, seq
-from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[]) u (org, node, epoch, lane, seq)
+const insertMarks = `insert into ingest_mark (org, node, epoch, lane, seq, visible, quarantined, lost, base)
+select org, node, epoch, lane, seq, visible, quarantined, lost, base
+from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])
+  u (org, node, epoch, lane, seq, visible, quarantined, lost, base)
 order by org, node, epoch, lane`
 
 func (b *batch) queueCounters(q *pgx.Batch) {
@@ -214,42 +221,6 @@ from unnest($1::text[], $2::smallint[], $3::bigint[], $4::timestamptz[], $5::tex
   as u (org, env, back, recv_at, node, lane, epoch, reason, count, bytes, since, until, first_seq, last_seq, agent, session, sandbox, detail)
   join stream_counter s on s.org = u.org and s.env = u.env`
 
-func (b *batch) queueEvents(q *pgx.Batch) {
-	var orgs, nodes, types, agents, sessions, users, sandboxes, reasons, attributes []string
-	var envs, providers []int16
-	var epochs, seqs []int64
-	var recvs, ats []time.Time
-	var codes []*int32
-	var inferred []bool
-	for i := range b.events {
-		e := &b.events[i]
-		orgs, envs, nodes = append(orgs, string(e.scope.Org)), append(envs, int16(e.scope.Env)), append(nodes, string(e.node))
-		epochs, seqs = append(epochs, int64(e.epoch)), append(seqs, int64(e.seq)) //nolint:gosec // 64 bits are 64 bits; sequences are below 2^40
-		recvs, types, ats = append(recvs, clampTime(e.recv)), append(types, string(e.Type)), append(ats, clampTime(e.Timestamp))
-		agents, sessions, users = append(agents, string(e.Agent)), append(sessions, string(e.Session)), append(users, string(e.User))
-		providers, sandboxes = append(providers, int16(e.Provider)), append(sandboxes, string(e.Sandbox))
-		codes, reasons, inferred = append(codes, exitCode(e.ExitCode)), append(reasons, cleanText(e.Reason)), append(inferred, e.Inferred)
-		attributes = append(attributes, attributesJSON(e.Attributes))
-	}
-	if len(orgs) > 0 {
-		q.Queue(insertEvents, orgs, envs, nodes, epochs, seqs, recvs, types, ats, agents, sessions, users, providers, sandboxes, codes, reasons, inferred, attributes)
-	}
-}
-
-const insertEvents = `insert into event (org, env, node, epoch, seq, recv_at, type, at, agent, session, "user", provider, sandbox, exit_code, reason, inferred, attributes)
-select org, env, node, epoch, seq, recv_at, type, at, agent, session, "user", provider, sandbox, exit_code, reason, inferred, attributes::jsonb
-from unnest($1::text[], $2::smallint[], $3::text[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::text[], $8::timestamptz[],
-    $9::text[], $10::text[], $11::text[], $12::smallint[], $13::text[], $14::int[], $15::text[], $16::boolean[], $17::text[])
-  as u (org, env, node, epoch, seq, recv_at, type, at, agent, session, "user", provider, sandbox, exit_code, reason, inferred, attributes)`
-
-func exitCode(code *int) *int32 {
-	if code == nil {
-		return nil
-	}
-	v := int32(*code) //nolint:gosec // exit codes came as 32 bits
-	return &v
-}
-
 func attributesJSON(attributes map[string]string) string {
 	clean := make(map[string]string, len(attributes))
 	for k, v := range attributes {
@@ -267,8 +238,15 @@ func (b *batch) queueQuarantine(q *pgx.Batch) {
 		q.Queue(`insert into quarantine (org, env, node, epoch, lane, first_seq, count, recv_at, reason, body)
 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
 			string(f.Org), int16(f.Env), string(f.Node), int64(f.Epoch), int16(f.Lane), int64(f.First), int64(f.Count), //nolint:gosec // 64 bits are 64 bits; sequences are below 2^40
-			clampTime(b.received(f)), cleanText(f.Quarantine), append([]byte{}, f.Body...))
+			clampTime(b.received(f)), cleanText(quarantineReason(f)), append([]byte{}, f.Body...))
 	}
+}
+
+func quarantineReason(f *frame.Received) string {
+	if f.Quarantine == "" {
+		return fmt.Sprintf("%d records are of kinds that this release does not know; the others were taken", f.Unknown)
+	}
+	return f.Quarantine
 }
 
 // nullTime stores the zero time as null.

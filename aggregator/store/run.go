@@ -22,27 +22,32 @@ const (
 	partitionEvery = time.Minute
 	purgeEvery     = time.Hour
 	usedEvery      = 15 * time.Second
+	reportEvery    = 2 * time.Second
 )
 
 // Run does what the database needs while the aggregator runs, until ctx ends:
 // partitions ahead of time, retention, when keys were last used. Several
 // aggregators may do so at once. A failure is logged and tried again.
 func (s *Store) Run(ctx context.Context) error {
-	partitions, purge, used := time.NewTicker(partitionEvery), time.NewTicker(purgeEvery), time.NewTicker(usedEvery)
+	partitions, purge, used, report := time.NewTicker(partitionEvery), time.NewTicker(purgeEvery), time.NewTicker(usedEvery), time.NewTicker(reportEvery)
 	defer partitions.Stop()
 	defer purge.Stop()
 	defer used.Stop()
+	defer report.Stop()
 	s.step(ctx, "purge what is older than the retention", s.purge)
 	for {
 		select {
 		case <-ctx.Done():
 			s.step(context.WithoutCancel(ctx), "store when keys were last used", s.flushUsedKeys)
+			s.step(context.WithoutCancel(ctx), "store the reports of nodes", s.flushReports)
 			return nil
 		case <-partitions.C:
 			s.step(ctx, "make partitions ahead", func(ctx context.Context) error { return s.makePartitions(ctx, time.Now()) })
 			s.step(ctx, "drop partitions older than the retention", func(ctx context.Context) error { return s.dropPartitions(ctx, time.Now()) })
 		case <-purge.C:
 			s.step(ctx, "purge what is older than the retention", s.purge)
+		case <-report.C:
+			s.step(ctx, "store the reports of nodes", s.flushReports)
 		case <-used.C:
 			s.step(ctx, "store when keys were last used", s.flushUsedKeys)
 		}
@@ -158,6 +163,7 @@ func (s *Store) purge(ctx context.Context) error {
 	var errs []error
 	for _, statement := range []string{
 		"delete from event where recv_at < $1", "delete from gap where recv_at < $1", "delete from quarantine where recv_at < $1",
+		"delete from span where recv_at < $1", "delete from model_call where recv_at < $1", "delete from metric_point where recv_at < $1",
 		"select purge_log_default($1)",
 	} {
 		if _, err := s.maint.Exec(ctx, statement, cutoff); err != nil {

@@ -40,6 +40,7 @@ type Store struct {
 	shares  map[telemetry.OrgID]*scanShare // of the organisations whose queries wait or run
 	spans   spanCache
 	used    usedKeys
+	reports reports
 }
 
 const (

@@ -15,7 +15,7 @@ import (
 	"github.com/theazo/observability/shared/telemetry"
 )
 
-var tenantTables = []string{"agent", "event", "gap", "ingest_mark", "log_hot", "quarantine", "session", "stream_counter"}
+var tenantTables = []string{"agent", "event", "gap", "ingest_mark", "log_hot", "metric_point", "model_call", "quarantine", "session", "span", "stream_counter"}
 
 // twoTenants fills every table of records for two organisations and both
 // environments.

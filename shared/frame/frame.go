@@ -66,6 +66,8 @@ type Received struct {
 	Lines             *segment.Lines   // of Segment, every column decoded; nil: the store decodes them itself
 	telemetry.Records                  // lane events; a tombstone: one gap
 
+	Unknown int // records of kinds that this release does not know
+
 	// Quarantine says why the body could not be taken: the store keeps the
 	// bytes apart, advances the mark and records a gap. Empty: it is good.
 	Quarantine string

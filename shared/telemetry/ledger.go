@@ -4,8 +4,8 @@ import "time"
 
 // NodeReport is what a node says about itself every few seconds.
 type NodeReport struct {
-	At           time.Time         `json:"at"` // the node's clock
-	StartedAt    time.Time         `json:"startedAt"`
+	At           time.Time         `json:"at,omitzero"` // the node's clock
+	StartedAt    time.Time         `json:"startedAt,omitzero"`
 	Sequences    []Sequence        `json:"sequences,omitempty"`
 	BufferBytes  int64             `json:"bufferBytes"`
 	BufferBudget int64             `json:"bufferBudget"`
@@ -34,8 +34,8 @@ type Sequence struct {
 // transaction that committed the records. Base was committed before this node
 // had the sequence (it enrolled anew), or before ledgers were kept.
 type LedgerEntry struct {
-	Epoch       string `json:"epoch"` // 16 hex digits
-	Lane        string `json:"lane"`
+	Epoch       string `json:"epoch,omitempty"` // 16 hex digits
+	Lane        string `json:"lane,omitempty"`
 	Assigned    uint64 `json:"assigned"`
 	Base        uint64 `json:"base,omitempty"`
 	Visible     uint64 `json:"visible"`

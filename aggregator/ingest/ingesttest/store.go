@@ -35,6 +35,7 @@ type Store struct {
 	orgs      map[telemetry.OrgID]bool
 	tokens    map[ids.Hash]*token
 	nodes     map[telemetry.NodeID]telemetry.Node
+	reports   map[telemetry.NodeID]telemetry.NodeReport
 }
 
 type token struct {
@@ -228,6 +229,24 @@ func (s *Store) Revoke(id telemetry.NodeID) {
 	n := s.nodes[id]
 	n.RevokedAt = time.Now()
 	s.nodes[id] = n
+}
+
+// Reported implements ingest.Nodes.
+func (s *Store) Reported(id telemetry.NodeID, _ time.Time, r *telemetry.NodeReport) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reports == nil {
+		s.reports = map[telemetry.NodeID]telemetry.NodeReport{}
+	}
+	s.reports[id] = *r
+}
+
+// Report is the last one of a node.
+func (s *Store) Report(id telemetry.NodeID) (telemetry.NodeReport, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.reports[id]
+	return r, ok
 }
 
 // Revoked implements ingest.Nodes.

@@ -1,0 +1,165 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// reports are what nodes said of themselves since the last flush, the latest
+// of each. One statement stores them all, whatever the number of nodes.
+type reports struct {
+	mu     sync.Mutex
+	latest map[telemetry.NodeID]nodeReport
+}
+
+type nodeReport struct {
+	at     time.Time
+	report telemetry.NodeReport
+}
+
+// Reported keeps a node's report until Run stores it. It does not block.
+func (s *Store) Reported(id telemetry.NodeID, at time.Time, r *telemetry.NodeReport) {
+	s.reports.mu.Lock()
+	defer s.reports.mu.Unlock()
+	if s.reports.latest == nil {
+		s.reports.latest = map[telemetry.NodeID]nodeReport{}
+	}
+	s.reports.latest[id] = nodeReport{at: at, report: *r}
+}
+
+func (s *Store) flushReports(ctx context.Context) error {
+	s.reports.mu.Lock()
+	latest := s.reports.latest
+	s.reports.latest = nil
+	s.reports.mu.Unlock()
+	if len(latest) == 0 {
+		return nil
+	}
+	var nodes, bodies []string
+	var ats []time.Time
+	for id, r := range latest {
+		body, err := json.Marshal(&r.report)
+		if err != nil {
+			return fmt.Errorf("report of node %s: %w", id, err)
+		}
+		nodes, bodies, ats = append(nodes, string(id)), append(bodies, cleanText(string(body))), append(ats, clampTime(r.at))
+	}
+	_, err := s.maint.Exec(ctx, "select nodes_reported($1, $2, $3)", nodes, ats, bodies)
+	return err
+}
+
+// maxLedgerEntries bounds an answer: a node makes an epoch at each start.
+const maxLedgerEntries = 1000
+
+// Ledger returns both sides of a node's sequences of one organisation: those
+// out of balance first, then those with most in flight. Failure not_found for nodes that are
+// another organisation's.
+func (s *Store) Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.NodeID) (telemetry.Ledger, error) {
+	what := "read the ledger of node " + string(id)
+	l := telemetry.Ledger{Node: id}
+	own, err := s.readReport(ctx, what, scope, &l)
+	if err != nil {
+		return l, err
+	}
+	reported := map[markKey]uint64{}
+	if l.Report != nil {
+		for _, q := range l.Report.Sequences {
+			if q.Org == scope.Org {
+				reported[markKey{org: q.Org, node: id, epoch: q.Epoch, lane: q.Lane}] = q.Assigned
+			}
+		}
+		if !own {
+			l.Report = nil // it tells of other organisations
+		}
+	}
+	err = s.inScope(ctx, what, scope, func(ctx context.Context, conn *pgx.Conn) error {
+		rows, err := conn.Query(ctx, `select epoch, lane, seq, base, visible, quarantined, lost from ingest_mark where org = $1 and node = $2`, string(scope.Org), string(id))
+		if err != nil {
+			return err
+		}
+		var epoch, seq, base, visible, quarantined, lost int64
+		var lane int16
+		_, err = pgx.ForEachRow(rows, []any{&epoch, &lane, &seq, &base, &visible, &quarantined, &lost}, func() error {
+			k := markKey{org: scope.Org, node: id, epoch: uint64(epoch), lane: telemetry.Lane(lane)}                          //nolint:gosec // written from ones
+			l.Entries = append(l.Entries, ledgerEntry(k, reported[k], uint64(seq), uint64(base), visible, quarantined, lost)) //nolint:gosec // written from ones
+			delete(reported, k)
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return l, err
+	}
+	for k, assigned := range reported { // nothing of it has arrived yet
+		l.Entries = append(l.Entries, ledgerEntry(k, assigned, 0, 0, 0, 0, 0))
+	}
+	sumUp(&l)
+	return l, nil
+}
+
+// readReport reads the node's last report, which is l's, and whether the node
+// is the organisation's own.
+func (s *Store) readReport(ctx context.Context, what string, scope telemetry.Scope, l *telemetry.Ledger) (own bool, err error) {
+	var at *time.Time
+	var body *string
+	found, err := one(ctx, s.api, what, []any{&own, &at, &body}, "select own, reported_at, report from node_report_for($1, $2)", string(scope.Org), string(l.Node))
+	switch {
+	case err != nil:
+		return false, err
+	case !found:
+		return false, telemetry.Failf(telemetry.NotFound, "There is no node %s.", l.Node)
+	case body == nil:
+		return own, nil
+	}
+	l.ReportedAt, l.Report = timeOrZero(at), &telemetry.NodeReport{}
+	if err := json.Unmarshal([]byte(*body), l.Report); err != nil {
+		return false, &telemetry.Failure{Code: telemetry.Internal, Message: "The report of this node cannot be read.", Cause: err}
+	}
+	return own, nil
+}
+
+// ledgerEntry holds what the node says against what was counted here. What a
+// node has not reported yet is what has arrived of it.
+func ledgerEntry(k markKey, assigned, seq, base uint64, visible, quarantined, lost int64) telemetry.LedgerEntry {
+	e := telemetry.LedgerEntry{
+		Epoch: fmt.Sprintf("%016x", k.epoch), Lane: k.lane.String(), Assigned: max(assigned, seq), Base: base,
+		Visible: uint64(max(visible, 0)), Quarantined: uint64(max(quarantined, 0)), Lost: uint64(max(lost, 0)),
+	}
+	e.InFlight = e.Assigned - seq
+	e.Balanced = e.Assigned == e.Base+e.Visible+e.Quarantined+e.Lost+e.InFlight
+	return e
+}
+
+// sumUp fills in the totals, and leaves the entries of the most records.
+func sumUp(l *telemetry.Ledger) {
+	l.Balanced = true
+	for _, e := range l.Entries {
+		l.Totals.Assigned += e.Assigned
+		l.Totals.Base += e.Base
+		l.Totals.Visible += e.Visible
+		l.Totals.Quarantined += e.Quarantined
+		l.Totals.Lost += e.Lost
+		l.Totals.InFlight += e.InFlight
+		l.Balanced = l.Balanced && e.Balanced
+	}
+	l.Totals.Balanced = l.Balanced
+	slices.SortFunc(l.Entries, func(a, b telemetry.LedgerEntry) int {
+		balanced := func(e telemetry.LedgerEntry) int {
+			if e.Balanced {
+				return 1
+			}
+			return 0
+		}
+		return cmp.Or(balanced(a)-balanced(b), cmp.Compare(b.InFlight, a.InFlight), cmp.Compare(b.Assigned, a.Assigned), cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Lane, b.Lane))
+	})
+	l.Entries = l.Entries[:min(len(l.Entries), maxLedgerEntries)]
+}

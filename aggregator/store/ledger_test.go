@@ -1,0 +1,169 @@
+package store_test
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/theazo/observability/aggregator/store"
+	"github.com/theazo/observability/aggregator/store/storetest"
+	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/ids"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// enrolled makes a node of an organisation, or ("") of the platform.
+func enrolled(t *testing.T, db *storetest.Database, s *store.Store, org telemetry.OrgID) telemetry.NodeID {
+	t.Helper()
+	admin := db.Admin(t)
+	if org != "" {
+		sql(t, db, "insert into theazo.organisation values ('"+string(org)+"', 'Acme', 'full_platform', 'managed', now()) on conflict do nothing")
+	}
+	token, err := admin.CreateJoinToken(t.Context(), org, ids.HashOf("authority"), time.Minute, 1, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := s.Join(t.Context(), ids.HashOf(token), anywhere, telemetry.Node{Name: "host"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n.ID
+}
+
+// Whatever becomes of a record, the ledger says so, and the sum is right.
+func TestTheLedgerAccountsForEveryRecord(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	node := enrolled(t, db, s, "org_a")
+	sp := newSpool(scope, node, 0xfedcba9876543210)
+	first := sp.numbered(t, "agt_a", 0, 10, time.Now())
+	lost := sp.tombstone(telemetry.LaneLogs, 7)
+	bad := sp.frame(telemetry.LaneLogs, 5)
+	bad.Body, bad.Quarantine = []byte("?"), "no segment"
+	events := sp.records([]telemetry.Event{{Type: telemetry.SandboxStarted, Timestamp: time.Now(), Origin: telemetry.Origin{Agent: "agt_a"}}}, nil)
+	newer := sp.frame(telemetry.LaneEvents, 3)
+	newer.Body, newer.Unknown = []byte("of a newer release"), 2
+	newer.Gaps = []telemetry.Gap{{Reason: telemetry.GapRotated, Count: telemetry.GapUnknownCount}}
+	mustCommit(t, s, first, lost, bad, events, newer)
+	mustCommit(t, s, sp.numbered(t, "agt_a", 10, 4, time.Now()))
+	if outcomes, _, err := s.Commit(t.Context(), []*frame.Received{first}); err != nil || outcomes[0].Verdict != frame.Duplicate {
+		t.Fatal(outcomes, err)
+	}
+	s.Reported(node, time.Now(), &telemetry.NodeReport{BufferBytes: 77, Sequences: []telemetry.Sequence{
+		{Org: "org_a", Epoch: 0xfedcba9876543210, Lane: telemetry.LaneLogs, Assigned: 30, Acknowledged: 26},
+		{Org: "org_a", Epoch: 0xfedcba9876543210, Lane: telemetry.LaneEvents, Assigned: 4, Acknowledged: 4},
+		{Org: "org_a", Epoch: 5, Lane: telemetry.LaneLogs, Assigned: 2},
+	}})
+	if err := s.FlushReports(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Ledger(t.Context(), scope, node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []telemetry.LedgerEntry{
+		{Epoch: "fedcba9876543210", Lane: "logs", Assigned: 30, Visible: 14, Quarantined: 5, Lost: 7, InFlight: 4, Balanced: true},
+		{Epoch: "0000000000000005", Lane: "logs", Assigned: 2, InFlight: 2, Balanced: true},
+		{Epoch: "fedcba9876543210", Lane: "events", Assigned: 4, Visible: 2, Quarantined: 2, Balanced: true},
+	}
+	if d := cmp.Diff(want, l.Entries); d != "" {
+		t.Error(d)
+	}
+	if !l.Balanced || l.Totals.Assigned != 36 || l.Report == nil || l.Report.BufferBytes != 77 || l.ReportedAt.IsZero() {
+		t.Errorf("%+v", l)
+	}
+	sql(t, db, "update theazo.ingest_mark set visible = visible - 1 where lane = 0")
+	if l, err = s.Ledger(t.Context(), scope, node); err != nil || l.Balanced || l.Entries[0].Balanced {
+		t.Errorf("a record is missing and the ledger does not say so: %+v %v", l, err)
+	}
+}
+
+func TestALedgerShowsAnOrganisationItsOwnPartOnly(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	platform, foreign := enrolled(t, db, s, ""), enrolled(t, db, s, "org_b")
+	for _, org := range []telemetry.OrgID{"org_a", "org_b"} {
+		mustCommit(t, s, newSpool(telemetry.Scope{Org: org}, platform, 1).numbered(t, "agt_x", 0, 3, time.Now()))
+	}
+	s.Reported(platform, time.Now(), &telemetry.NodeReport{Sequences: []telemetry.Sequence{{Org: "org_a", Epoch: 1, Assigned: 3}, {Org: "org_b", Epoch: 1, Assigned: 900}}})
+	if err := s.FlushReports(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Ledger(t.Context(), telemetry.Scope{Org: "org_a"}, platform)
+	if err != nil || len(l.Entries) != 1 || l.Totals.Assigned != 3 || l.Report != nil {
+		t.Fatalf("%+v %v", l, err)
+	}
+	for _, id := range []telemetry.NodeID{foreign, "nod_none"} {
+		if _, err := s.Ledger(t.Context(), telemetry.Scope{Org: "org_a"}, id); telemetry.CodeOf(err) != telemetry.NotFound {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}
+
+// A host that enrols anew goes on with the spool that it had: what its old
+// name had committed is the base of its new one.
+func TestALedgerGoesOnAfterANewEnrolment(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	before, after := enrolled(t, db, s, "org_a"), enrolled(t, db, s, "org_a")
+	sp := newSpool(scope, before, 9)
+	mustCommit(t, s, sp.numbered(t, "agt_a", 0, 10, time.Now()))
+	sp.node = after
+	mustCommit(t, s, sp.numbered(t, "agt_a", 10, 5, time.Now()))
+	l, err := s.Ledger(t.Context(), scope, after)
+	if err != nil || !l.Balanced || l.Totals.Base != 10 || l.Totals.Visible != 5 {
+		t.Fatalf("%+v %v", l, err)
+	}
+}
+
+func TestRecordsOfEveryKindAreStored(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	sp := newSpool(scope, "nod_1", 1)
+	at := time.Date(2026, 9, 1, 10, 0, 0, 0, time.UTC)
+	origin := telemetry.Origin{Agent: "agt_a", Session: "ses_a", Provider: telemetry.Docker, Sandbox: "box"}
+	// What PostgreSQL refuses in jsonb must not stop a commit.
+	poison := json.RawMessage(`{"nul":"\u0000","half":"\ud800","big":1e400000}`)
+	running := telemetry.Span{Trace: "trc_1", ID: "spn_1", Name: "chat", Origin: origin, Start: at, Attributes: poison, Resource: poison}
+	ended := running
+	ended.End, ended.Status = at.Add(time.Second), telemetry.SpanError
+	ended.Events = []telemetry.SpanEvent{{Name: "exception", Timestamp: at, Attributes: poison}}
+	f := sp.frame(telemetry.LaneEvents, 8)
+	f.Records = telemetry.Records{
+		Events: []telemetry.Event{
+			{Type: telemetry.SandboxExited, Timestamp: at, Origin: origin, LastWords: &telemetry.LastWords{Signal: "SIGKILL", OOMKilled: true, Stdout: "the end", MemoryPeak: 5}},
+			{Type: telemetry.AgentComplete, Timestamp: at, Origin: origin, Content: poison},
+		},
+		Spans:      []telemetry.Span{ended, running, {Trace: "trc_1", ID: "spn_2", Parent: "spn_1", Name: "tool", Origin: origin, Start: at}},
+		ModelCalls: []telemetry.ModelCall{{Timestamp: at, Origin: origin, Model: "m-1", InputTokens: 100, OutputTokens: 5, Cost: &telemetry.Money{Nanos: 1_500_000, Currency: "usd"}, Metadata: poison}},
+		Metrics: []telemetry.MetricPoint{
+			{Name: telemetry.MetricCPUTime, Unit: "s", Kind: telemetry.Cumulative, Timestamp: at, Start: at, Origin: origin, Value: 1.25},
+			{Name: "latency", Kind: telemetry.Distribution, Timestamp: at, Origin: origin, Value: 9, Histogram: &telemetry.Histogram{Count: 3, Bounds: []float64{1}, Counts: []uint64{1, 2}}, Attributes: map[string]string{"tool": "bash"}},
+		},
+	}
+	mustCommit(t, s, f)
+	late := sp.frame(telemetry.LaneEvents, 1)
+	late.Spans = []telemetry.Span{running} // arrives after its end
+	mustCommit(t, s, late)
+	for query, want := range map[string]int{
+		"select count(*)::int from span where end_at is not null and id = 'spn_1' and status = 2 and events like '%exception%'": 1,
+		"select count(*)::int from span": 2,
+		"select count(*)::int from event where last_words::jsonb ->> 'signal' = 'SIGKILL'":                      1,
+		"select count(*)::int from event where content like '%1e400000%'":                                       1,
+		"select count(*)::int from model_call where cost_nanos = 1500000 and tokens_in = 100 and model = 'm-1'": 1,
+		"select count(*)::int from metric_point where value = 1.25 and unit = 's' or histogram like '%bounds%'": 2,
+	} {
+		if got := scalar[int](t, db, query); got != want {
+			t.Errorf("%s: %d, not %d", query, got, want)
+		}
+	}
+}
