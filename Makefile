@@ -65,8 +65,8 @@ packages: build ## Build the Debian packages into dist/ and smoke-test them.
 	@packaging/smoke dist/*.deb
 
 .PHONY: image
-image: build ## Build the scratch images of both daemons and smoke-test them.
-	@packaging/image $(VERSION)
+image: build ## Build the images of both daemons by the Dockerfile and smoke-test them (ARCH=arm64: for another machine).
+	@packaging/image $(VERSION) $(ARCH)
 
 ##@ Check it
 
