@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/theazo/observability/shared/frame"
 	"github.com/theazo/observability/shared/retry"
 )
 
@@ -18,7 +17,6 @@ const lastFlush = 5 * time.Second
 // later Emits fail, and returns. The error says that the rest could not be made
 // durable. Stop the sources first.
 func (in *Intake) Run(ctx context.Context) error {
-	var last time.Time // the last cut
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -27,57 +25,82 @@ func (in *Intake) Run(ctx context.Context) error {
 		case <-in.arrived:
 		case <-timer.C:
 		}
-		wait, some := in.due(last)
-		switch {
-		case !some:
-		case wait > 0:
-			timer.Reset(wait)
-		default:
-			last = time.Now()
-			if err := in.flush(ctx); err != nil && ctx.Err() == nil {
-				in.close()
-				return err
-			}
+		again, err := in.round(ctx)
+		if err != nil && ctx.Err() == nil {
+			in.close()
+			return err
+		}
+		if again > 0 {
+			timer.Reset(again)
 		}
 	}
 	return in.stop(ctx)
 }
 
-// due says whether there is something to cut, and how long that should wait
-// for more: not at all where the last cut is MaxDelay ago, which is how a
-// lone line leaves at once.
-func (in *Intake) due(last time.Time) (wait time.Duration, some bool) {
+// round flushes what is due, and says after how long to look again; 0: when
+// something arrives.
+func (in *Intake) round(ctx context.Context) (again time.Duration, err error) {
+	in.mu.Lock()
+	in.cut(false)
+	in.mu.Unlock()
+	if err := in.flush(ctx, &in.events, in.append); err != nil {
+		return 0, err
+	}
+	if err := in.flush(ctx, &in.logs, in.appendLines); err != nil {
+		return 0, err
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	for _, l := range []*lane{&in.events, &in.logs} {
+		if wait, some := l.due(in.cfg.MaxDelay); some && (again == 0 || wait < again) {
+			again = max(wait, 1)
+		}
+	}
+	return again, nil
+}
+
+// cut takes what is due, or all, out of the lanes. Records go before lines that
+// are cut later: of a position in both, the lines have the newer one.
+func (in *Intake) cut(all bool) {
+	logs := all || in.logs.isDue(in.cfg.MaxDelay)
+	if logs || in.events.isDue(in.cfg.MaxDelay) {
+		in.events.cut()
+	}
+	if logs {
+		in.logs.cut()
+	}
+}
+
+// due says whether there is something to cut, and how long that should wait
+// for more: not at all where the last cut is so long ago, which is how a lone
+// line leaves at once.
+func (l *lane) due(delay time.Duration) (wait time.Duration, some bool) {
 	switch {
-	case in.flushing != nil || in.collecting.full:
+	case l.flushing != nil || l.collecting.full:
 		return 0, true
-	case len(in.collecting.order) > 0:
-		return time.Until(last.Add(in.cfg.MaxDelay)), true
-	case len(in.collecting.positions) > 0:
-		return time.Until(last.Add(positionsDelay)), true
+	case len(l.collecting.order) > 0:
+		return time.Until(l.last.Add(delay)), true
+	case len(l.collecting.positions) > 0:
+		return time.Until(l.last.Add(positionsDelay)), true
 	}
 	return 0, false
 }
 
-// flush takes what was collected and appends it, however long that takes; only
-// ctx ends it before. What is not appended stays in flushing.
-func (in *Intake) flush(ctx context.Context) error {
-	in.mu.Lock()
-	if in.flushing == nil {
-		in.flushing = in.collecting
-		if in.collecting = in.spare; in.collecting == nil {
-			in.collecting = newBatch()
-		}
-		in.spare = nil
+func (l *lane) isDue(delay time.Duration) bool {
+	wait, some := l.due(delay)
+	return some && wait <= 0
+}
+
+// flush appends what was cut of a lane; only ctx ends that before. What is not
+// appended stays.
+func (in *Intake) flush(ctx context.Context, l *lane, appendTo func(context.Context, *batch) error) error {
+	b := l.flushing
+	if b == nil {
+		return nil
 	}
-	b := in.flushing
-	in.mu.Unlock()
-	if !b.empty() {
-		in.encode(b)
-		if err := in.append(ctx, b.frames, b.positions); err != nil {
-			return err
-		}
+	in.encode(b)
+	if err := appendTo(ctx, b); err != nil {
+		return err
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -86,32 +109,85 @@ func (in *Intake) flush(ctx context.Context) error {
 			delete(in.latest, k)
 		}
 	}
-	b.reset()
-	in.flushing, in.spare = nil, b
+	l.done()
 	in.broadcast()
 	return nil
 }
 
-func (in *Intake) append(ctx context.Context, frames []frame.Frame, positions map[string][]byte) error {
-	backoff := retry.Backoff{Min: 50 * time.Millisecond, Max: 5 * time.Second}
+// appendLines appends a batch of lines, however long that takes. Records that
+// arrive meanwhile overtake them: a full buffer keeps some room for those.
+func (in *Intake) appendLines(ctx context.Context, b *batch) error {
 	for {
-		if err := in.queue.Room(ctx); err != nil {
-			return fmt.Errorf("intake: %w", err)
+		err := in.overtaken(ctx, func(ctx context.Context) error {
+			if err := in.queue.Room(ctx); err != nil {
+				return fmt.Errorf("intake: %w", err)
+			}
+			return in.append(ctx, b)
+		})
+		if !errors.Is(err, errOvertaken) {
+			return err
 		}
+		if err := in.flushEvents(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// flushEvents waits until the records are due, and appends them.
+func (in *Intake) flushEvents(ctx context.Context) error {
+	in.mu.Lock()
+	wait, _ := in.events.due(in.cfg.MaxDelay)
+	in.mu.Unlock()
+	if err := retry.Sleep(ctx, max(wait, 0)); err != nil {
+		return fmt.Errorf("intake: %w", err)
+	}
+	in.mu.Lock()
+	in.events.cut()
+	in.mu.Unlock()
+	return in.flush(ctx, &in.events, in.append)
+}
+
+var errOvertaken = errors.New("records of the events lane are due")
+
+// overtaken runs wait with a context that ends with errOvertaken as its cause
+// when records arrive that should not wait.
+func (in *Intake) overtaken(ctx context.Context, wait func(context.Context) error) error {
+	inner, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	in.mu.Lock()
+	in.overtake = cancel
+	if len(in.events.collecting.order) > 0 {
+		cancel(errOvertaken)
+	}
+	in.mu.Unlock()
+	err := wait(inner)
+	in.mu.Lock()
+	in.overtake = nil
+	in.mu.Unlock()
+	if err != nil && ctx.Err() == nil && errors.Is(context.Cause(inner), errOvertaken) {
+		return errOvertaken
+	}
+	return err
+}
+
+// append makes a batch durable; where that fails it tries again until ctx ends.
+func (in *Intake) append(ctx context.Context, b *batch) error {
+	for {
 		started := time.Now()
-		err := in.queue.Append(frames, positions)
+		err := in.queue.Append(b.frames, b.positions)
 		if err == nil {
-			in.metrics.appended(frames, time.Since(started))
-			if backoff.Attempts() > 0 {
+			in.metrics.appended(b.frames, time.Since(started))
+			if in.failing.Attempts() > 0 {
+				in.failing.Reset()
 				in.log.Info("the node's buffer takes records again")
 			}
 			return nil
 		}
 		in.metrics.appendErrors.Inc()
-		if backoff.Attempts() == 0 {
+		if in.failing.Attempts() == 0 {
 			in.log.Error("records cannot be written to the node's buffer; reading pauses until they can", "error", err)
 		}
-		if pause := retry.Sleep(ctx, backoff.Next()); pause != nil {
+		if pause := retry.Sleep(ctx, in.failing.Next()); pause != nil {
 			return fmt.Errorf("intake: records could not be made durable: %w", errors.Join(err, pause))
 		}
 	}
@@ -130,8 +206,14 @@ func (in *Intake) stop(ctx context.Context) error {
 	in.close()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
 	defer cancel()
-	for range 2 { // what an earlier flush left, then what was collected since
-		if err := in.flush(ctx); err != nil {
+	for range 2 { // what an earlier cut left, then what was collected since
+		in.mu.Lock()
+		in.cut(true)
+		in.mu.Unlock()
+		if err := in.flush(ctx, &in.events, in.append); err != nil {
+			return err
+		}
+		if err := in.flush(ctx, &in.logs, in.appendLines); err != nil {
 			return err
 		}
 	}

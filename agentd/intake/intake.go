@@ -14,6 +14,7 @@ import (
 
 	"github.com/theazo/observability/agentd/source"
 	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/retry"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -47,7 +48,17 @@ type Queue interface {
 	Room(ctx context.Context) error
 }
 
-// Config of an Intake.
+// Redactor takes out what must not leave a sandbox: keys, tokens, card numbers.
+// It is called for one text at a time, never by two goroutines at once.
+type Redactor interface {
+	// Redact returns text itself where it finds nothing, and else the text
+	// without what it found, appended to dst. It calls hit with the rule's id
+	// for each value that it took out, and never with the value.
+	Redact(dst, text []byte, hit func(rule string)) []byte
+}
+
+// Config of an Intake. The zero value takes lines as they are: no structure, no
+// joining, no redaction.
 type Config struct {
 	// RequireOrg is for platform nodes: records without an organisation are
 	// dropped and counted. Otherwise the node's certificate says whose records
@@ -55,6 +66,8 @@ type Config struct {
 	RequireOrg bool
 	// MaxDelay is how long a cut waits while more lines arrive; 0: 25 ms.
 	MaxDelay time.Duration
+	// Redactor takes out secrets before anything is kept; nil: nothing does.
+	Redactor Redactor
 }
 
 // Intake collects records and cuts frames. It is safe for concurrent use.
@@ -64,15 +77,20 @@ type Intake struct {
 	log     hclog.Logger
 	metrics *metrics
 
-	mu         sync.Mutex
-	closed     bool
-	collecting *batch
-	flushing   *batch // what Append has not returned for yet, or nil
-	spare      *batch
-	changed    chan struct{} // closed and replaced when Emit should look again
-	arrived    chan struct{} // has room for one: something is to be cut
-	parse      parser        // under mu
-	warned     map[string]struct{}
+	failing retry.Backoff // of Append; Run's own
+
+	mu           sync.Mutex
+	closed       bool
+	events, logs lane
+	overtake     context.CancelCauseFunc // ends the lines' waiting, for records that do not
+	changed      chan struct{}           // closed and replaced when Emit should look again
+	arrived      chan struct{}           // has room for one: something is to be cut
+	parse        parser                  // under mu
+	warned       map[string]struct{}
+	// What a Redactor found in one record, and where it works.
+	hits                hits
+	onHit               func(rule string)
+	redacted, unescaped []byte
 	// latest holds what sources emitted last, durable or not yet; nil values
 	// delete and go when that is durable.
 	latest map[string][]byte
@@ -83,10 +101,13 @@ func New(cfg Config, queue Queue, log hclog.Logger, reg prometheus.Registerer) *
 	if cfg.MaxDelay <= 0 {
 		cfg.MaxDelay = 25 * time.Millisecond
 	}
-	return &Intake{
-		cfg: cfg, queue: queue, log: log, metrics: newMetrics(reg),
-		collecting: newBatch(), changed: make(chan struct{}), arrived: make(chan struct{}, 1), warned: map[string]struct{}{}, latest: map[string][]byte{},
+	in := &Intake{
+		cfg: cfg, queue: queue, log: log, metrics: newMetrics(reg), failing: retry.Backoff{Min: 50 * time.Millisecond, Max: 5 * time.Second},
+		events: lane{collecting: newBatch()}, logs: lane{collecting: newBatch()},
+		changed: make(chan struct{}), arrived: make(chan struct{}, 1), warned: map[string]struct{}{}, latest: map[string][]byte{},
 	}
+	in.onHit = in.hits.add
+	return in
 }
 
 // Sink is where the named source emits to.
@@ -133,31 +154,49 @@ func (in *Intake) emit(ctx context.Context, prefix string, b *source.Batch) erro
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if err := in.waitForRoom(ctx, scope); err != nil {
+	to, err := in.waitForRoom(ctx, scope, prefix, b)
+	if err != nil {
 		return err
 	}
 	if in.welcome(scope, b) {
-		in.take(scope, b)
+		in.take(to.collecting, scope, b)
 	}
 	for k, v := range b.Positions {
-		in.takePosition(prefix+k, v)
+		in.takePosition(to.collecting, prefix+k, v)
+	}
+	if to == &in.events && in.overtake != nil && len(to.collecting.order) > 0 {
+		in.overtake(errOvertaken)
 	}
 	in.notify()
 	return nil
 }
 
+// laneFor chooses the lane of a batch. Records without lines go ahead of lines
+// that wait, unless a position that comes with them is also one of those lines'.
+func (in *Intake) laneFor(prefix string, b *source.Batch) *lane {
+	if len(b.Lines)+len(b.Entries) > 0 || b.Len() == 0 {
+		return &in.logs
+	}
+	for k := range b.Positions {
+		if in.logs.waits(prefix + k) {
+			return &in.logs
+		}
+	}
+	return &in.events
+}
+
 // waitForRoom waits, under mu, until the scope's records are durable but for
-// heldBytes.
-func (in *Intake) waitForRoom(ctx context.Context, scope telemetry.Scope) error {
+// heldBytes, and returns the lane that has room.
+func (in *Intake) waitForRoom(ctx context.Context, scope telemetry.Scope, prefix string, b *source.Batch) (*lane, error) {
 	for {
 		if in.closed {
-			return ErrClosed
+			return nil, ErrClosed
 		}
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("emit: %w", err)
+			return nil, fmt.Errorf("emit: %w", err)
 		}
-		if in.held(scope) < heldBytes && in.collecting.bytes+in.flushing.size() < heldInAll {
-			return nil
+		if l := in.laneFor(prefix, b); l.held(scope) < heldBytes && l.size() < heldInAll {
+			return l, nil
 		}
 		in.notify()
 		changed := in.changed
@@ -170,13 +209,9 @@ func (in *Intake) waitForRoom(ctx context.Context, scope telemetry.Scope) error 
 	}
 }
 
-func (in *Intake) held(scope telemetry.Scope) int {
-	return in.collecting.of(scope) + in.flushing.of(scope)
-}
-
 // welcome reports whether the batch's records can be taken at all.
 func (in *Intake) welcome(scope telemetry.Scope, b *source.Batch) bool {
-	records := len(b.Lines) + len(b.Events) + len(b.Gaps)
+	records := len(b.Lines) + len(b.Entries) + b.Len()
 	if !in.cfg.RequireOrg || records == 0 {
 		return records > 0
 	}
@@ -209,7 +244,7 @@ func (in *Intake) firstWarning(of string) bool {
 	return true
 }
 
-func (in *Intake) takePosition(key string, value []byte) {
+func (in *Intake) takePosition(to *batch, key string, value []byte) {
 	if len(key) > maxKey || len(value) > maxPosition {
 		in.metrics.dropped.WithLabelValues("position_too_large").Inc()
 		in.log.Error("a source's position is too large to keep; after a restart it repeats what it read", "key", fmt.Sprintf("%.80s", key), "bytes", len(value))
@@ -219,7 +254,7 @@ func (in *Intake) takePosition(key string, value []byte) {
 		value = nil
 	}
 	value = slices.Clone(value)
-	in.collecting.positions[key], in.latest[key] = value, value
+	to.positions[key], in.latest[key] = value, value
 }
 
 // notify wakes Run. Called under mu.
@@ -234,71 +269,4 @@ func (in *Intake) notify() {
 func (in *Intake) broadcast() {
 	close(in.changed)
 	in.changed = make(chan struct{})
-}
-
-// batch is what one Append will make durable.
-type batch struct {
-	scopes    map[telemetry.Scope]*scoped
-	order     []*scoped // in order of arrival
-	positions map[string][]byte
-	bytes     int
-	full      bool // a frame's worth of some scope is here
-	frames    []frame.Frame
-	encoded   bool // frames is made
-	spare     []*scoped
-}
-
-func newBatch() *batch {
-	return &batch{scopes: map[telemetry.Scope]*scoped{}, positions: map[string][]byte{}}
-}
-
-func (b *batch) size() int {
-	if b == nil {
-		return 0
-	}
-	return b.bytes
-}
-
-func (b *batch) of(scope telemetry.Scope) int {
-	if b == nil || b.scopes[scope] == nil {
-		return 0
-	}
-	return b.scopes[scope].bytes
-}
-
-func (b *batch) empty() bool { return len(b.order) == 0 && len(b.positions) == 0 }
-
-// scope returns the place of a scope's records in this batch.
-func (b *batch) scope(key telemetry.Scope) *scoped {
-	if s := b.scopes[key]; s != nil {
-		return s
-	}
-	var s *scoped
-	if n := len(b.spare); n > 0 {
-		s, b.spare = b.spare[n-1], b.spare[:n-1]
-	} else {
-		s = &scoped{}
-	}
-	s.Scope = key
-	b.scopes[key] = s
-	b.order = append(b.order, s)
-	return s
-}
-
-// maxSpare is how many scopes' buffers a batch keeps for the next.
-const maxSpare = 8
-
-// reset forgets the records and keeps some buffers.
-func (b *batch) reset() {
-	for _, s := range b.order {
-		if len(b.spare) < maxSpare {
-			s.reset()
-			b.spare = append(b.spare, s)
-		}
-	}
-	clear(b.scopes)
-	b.order = slices.Delete(b.order, 0, len(b.order))
-	clear(b.positions)
-	b.frames = slices.Delete(b.frames, 0, len(b.frames))
-	b.bytes, b.full, b.encoded = 0, false, false
 }

@@ -33,6 +33,7 @@ type memory struct {
 	positions map[string][]byte
 	err       error         // what Append returns
 	gate      chan struct{} // Append waits for it where there is one
+	full      bool          // Room waits
 }
 
 type appended struct {
@@ -40,13 +41,20 @@ type appended struct {
 	headers   []frame.Header
 	lines     []telemetry.LogEntry
 	scopes    []telemetry.Scope // of the lines
-	events    []telemetry.Event
-	gaps      []telemetry.Gap
+	telemetry.Records
 	positions map[string][]byte
 	bodyBytes int
 }
 
-func (q *memory) Room(ctx context.Context) error { return ctx.Err() }
+func (q *memory) Room(ctx context.Context) error {
+	q.mu.Lock()
+	full := q.full
+	q.mu.Unlock()
+	if full {
+		<-ctx.Done()
+	}
+	return ctx.Err()
+}
 
 func (q *memory) Append(frames []frame.Frame, positions map[string][]byte) error {
 	if q.gate != nil {
@@ -92,7 +100,7 @@ func (a *appended) add(f *frame.Frame) error {
 		if r.Len() != int(f.Count) {
 			return fmt.Errorf("%d records, the header says %d", r.Len(), f.Count)
 		}
-		a.events, a.gaps = append(a.events, r.Events...), append(a.gaps, r.Gaps...)
+		addRecords(&a.Records, &r)
 		return nil
 	}
 	s, err := segment.Parse(bytes.Clone(p.Body))
@@ -116,6 +124,21 @@ func (a *appended) add(f *frame.Frame) error {
 		a.scopes = append(a.scopes, f.Scope())
 	}
 	return nil
+}
+
+func addRecords(to, r *telemetry.Records) {
+	to.Events, to.Spans, to.ModelCalls = append(to.Events, r.Events...), append(to.Spans, r.Spans...), append(to.ModelCalls, r.ModelCalls...)
+	to.Metrics, to.Gaps = append(to.Metrics, r.Metrics...), append(to.Gaps, r.Gaps...)
+}
+
+// records returns those of all appends.
+func (q *memory) records() (r telemetry.Records) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i := range q.appends {
+		addRecords(&r, &q.appends[i].Records)
+	}
+	return r
 }
 
 // frameThroughWire checks a frame as a receiver does.
@@ -452,45 +475,6 @@ func TestResumeOfARestartedSource(t *testing.T) {
 	}
 }
 
-// TestHostileRecords: whatever a source makes of labels and events, a receiver
-// takes the frames (memory checks them as one).
-func TestHostileRecords(t *testing.T) {
-	q := &memory{}
-	in, stop := start(t, Config{}, q)
-	b := batchOf("line")
-	b.Origin = telemetry.Origin{Agent: "no id!", Session: "\xff", User: "a\x00b", Sandbox: "../x", Provider: telemetry.Docker, Stream: 9}
-	many := map[string]string{}
-	for i := range 100 {
-		many[fmt.Sprintf("key %d \xff", i)] = strings.Repeat("\x00", 2000)
-	}
-	code := 137
-	for range 100 {
-		b.Events = append(b.Events, telemetry.Event{Type: telemetry.SandboxExited, ExitCode: &code, Reason: strings.Repeat("é", 2000), Attributes: many})
-	}
-	b.Events = append(b.Events, telemetry.Event{Type: "not a type"})
-	b.Gaps = []telemetry.Gap{{Reason: "no reason!", Count: -7, Bytes: -1, Detail: "a\x00\xff"}, {Reason: telemetry.GapRotated, Sandbox: "/", Count: 1}}
-	emit(t, in.Sink("s"), b)
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
-	events, gaps := 0, 0
-	for _, a := range q.appends {
-		events, gaps = events+len(a.events), gaps+len(a.gaps)
-		for i, h := range a.headers {
-			if i > 0 && h.Lane > a.headers[i-1].Lane {
-				t.Error("logs before events in one append")
-			}
-		}
-	}
-	if events != 100 || gaps != 2 {
-		t.Errorf("%d events and %d gaps", events, gaps)
-	}
-	e := q.appends[0].events[0]
-	if e.Source != telemetry.SourceProvider || e.Stream != telemetry.NoStream || e.Provider != telemetry.Docker || !strings.HasPrefix(string(e.Agent), "agt_") || *e.ExitCode != 137 {
-		t.Errorf("event %+v", e)
-	}
-}
-
 func TestClassOfAFrame(t *testing.T) {
 	q := &memory{}
 	in, stop := start(t, Config{}, q)
@@ -511,4 +495,9 @@ func TestClassOfAFrame(t *testing.T) {
 	if got[telemetry.Live] != telemetry.Normal || got[telemetry.Test] != telemetry.Important {
 		t.Errorf("classes %v", got)
 	}
+}
+
+func timeout(tb testing.TB, d time.Duration) (context.Context, context.CancelFunc) {
+	tb.Helper()
+	return context.WithTimeout(tb.Context(), d)
 }

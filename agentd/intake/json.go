@@ -1,14 +1,19 @@
 package intake
 
-import "bytes"
+import (
+	"bytes"
+	"cmp"
+)
 
 // jsonScanner checks that text is one JSON object and notes its members. It
 // takes exactly what encoding/json takes (a fuzz test holds it to that), within
-// maxDepth and maxMembers, and allocates nothing but the list of members.
+// maxDepth, maxMembers and maxExponent, and allocates nothing but the list of
+// members.
 type jsonScanner struct {
 	b       []byte
 	members []member
-	rewrite bool // it holds an escaped NUL or a line break: see rest
+	most    int  // members; 0: maxMembers
+	rewrite bool // it holds what tame rewrites
 }
 
 // object scans the whole text.
@@ -46,7 +51,7 @@ func (s *jsonScanner) pairs(i, depth int, top bool) (end int, ok bool) {
 			return 0, false
 		}
 		if top {
-			if len(s.members) == maxMembers {
+			if len(s.members) == cmp.Or(s.most, maxMembers) {
 				return 0, false
 			}
 			s.members = append(s.members, m)
@@ -119,7 +124,7 @@ func (s *jsonScanner) text(i int) (end int, ok bool) {
 				if i+4 >= len(s.b) || !hexDigits(s.b[i+1:i+5]) {
 					return 0, false
 				}
-				s.rewrite = s.rewrite || string(s.b[i+1:i+5]) == "0000"
+				s.rewrite = s.rewrite || string(s.b[i+1:i+5]) == "0000" || s.b[i+1]|0x20 == 'd' && s.b[i+2] >= '8' // a NUL, or half a pair
 				i += 4
 			default:
 				return 0, false
@@ -162,7 +167,7 @@ func (s *jsonScanner) number(i int) (end int, ok bool) {
 			i++
 		}
 		start := i
-		if i = s.digits(start); i == start {
+		if i = s.digits(start); i == start || i-start > maxExponent {
 			return 0, false
 		}
 	}

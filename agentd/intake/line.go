@@ -24,7 +24,7 @@ type parser struct {
 // line fills in all of e but its origin, and returns the message.
 func (p *parser) line(l *source.Line, e *telemetry.LogEntry, done *marks) []byte {
 	e.Timestamp = l.Timestamp // the codec keeps microseconds
-	if e.Timestamp.IsZero() {
+	if s := l.Timestamp.Unix(); s <= firstSecond || s >= lastSecond {
 		e.Timestamp = time.Now()
 		done[markUntimed]++
 	}
@@ -54,6 +54,13 @@ func (p *parser) line(l *source.Line, e *telemetry.LogEntry, done *marks) []byte
 	e.Level, e.LevelInferred = r.level, !r.stated
 	return r.message
 }
+
+// Seconds of the first and the last year that receivers take; the zero time is
+// the first one.
+const (
+	firstSecond = -62135596800
+	lastSecond  = 253402300799
+)
 
 func (p *parser) read(text []byte, e *telemetry.LogEntry) reading {
 	if looksLikeObject(text) {

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/theazo/observability/agentd/source"
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -234,7 +236,7 @@ func BenchmarkLine(b *testing.B) {
 func BenchmarkIntake(b *testing.B) {
 	for name, text := range benchLines {
 		b.Run(name, func(b *testing.B) {
-			in := New(Config{}, nil, nil, nil)
+			in := New(Config{}, nil, hclog.NewNullLogger(), nil)
 			batch := &source.Batch{Target: target}
 			const lines = 1000
 			for i := range lines {
@@ -244,9 +246,9 @@ func BenchmarkIntake(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				in.take(telemetry.Scope{}, batch)
-				in.encode(in.collecting)
-				in.collecting.reset()
+				in.take(in.logs.collecting, telemetry.Scope{}, batch)
+				in.encode(in.logs.collecting)
+				in.logs.collecting.reset()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/lines, "ns/line")
 		})

@@ -12,6 +12,7 @@ import (
 // metrics of an Intake. Label values are fixed words.
 type metrics struct {
 	lines, bytes, events, gaps prometheus.Counter
+	spans, modelCalls, points  prometheus.Counter
 	marked                     [numMarks]prometheus.Counter
 	dropped                    *prometheus.CounterVec
 	frames, frameBytes         prometheus.Counter
@@ -32,6 +33,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		bytes:        counter("bytes_total", "Bytes of their text, as read."),
 		events:       counter("events_total", "Lifecycle events taken from sources."),
 		gaps:         counter("gaps_total", "Gap records taken from sources."),
+		spans:        counter("spans_total", "Spans taken from sources."),
+		modelCalls:   counter("model_calls_total", "Calls of models taken from sources."),
+		points:       counter("metric_points_total", "Metric points taken from sources."),
 		dropped:      vector("dropped_total", "reason", "Records that were not taken, by reason."),
 		frames:       counter("frames_total", "Frames made durable."),
 		frameBytes:   counter("frame_bytes_total", "Bytes of their bodies, encoded."),
@@ -70,10 +74,13 @@ const (
 	markStructured
 	markBadID
 	markUntimed
+	markBadValue
+	markBadObject
+	markRedacted
 	numMarks
 )
 
-var markNames = [numMarks]string{"truncated", "cleaned", "level_inferred", "structured", "bad_id", "without_time"}
+var markNames = [numMarks]string{"truncated", "cleaned", "level_inferred", "structured", "bad_id", "without_time", "bad_value", "bad_object", "redacted"}
 
 func (m *metrics) count(marks *marks) {
 	for i, n := range marks {

@@ -13,6 +13,8 @@ import (
 const (
 	maxDepth   = 32
 	maxMembers = 1024
+	// maxExponent digits: databases refuse larger numbers.
+	maxExponent = 3
 )
 
 // member is one member of the line's object: offsets into the text.
@@ -113,9 +115,10 @@ func jsonLevel(value []byte) (telemetry.Level, bool) {
 }
 
 // rest puts the members that were not taken into an object again, as they were
-// written; nil where there is none. rewrite says that the text holds escaped
-// NULs, which are pictured, or line breaks between values, which become spaces:
-// metadata travels in one line.
+// written; nil where there is none. rewrite says that the text holds escapes
+// that no text of ours may hold, NULs and half surrogate pairs, which are
+// pictured, or line breaks between values, which become spaces: metadata travels
+// in one line.
 func (p *parser) rest(text []byte, members []member, rewrite bool) []byte {
 	out := p.metadata[:0]
 	out = append(out, '{')
@@ -147,12 +150,26 @@ func tame(b []byte) {
 		case '\r', '\n':
 			b[i] = ' '
 		case '\\':
-			if bytes.HasPrefix(b[i:], []byte(`\u0000`)) {
-				copy(b[i:], `\u2400`)
-			}
-			i++
+			i += tameEscape(b[i:]) - 1
 		}
 	}
+}
+
+// tameEscape rewrites the escape that b begins with, and returns its length.
+func tameEscape(b []byte) int {
+	if b[1] != 'u' {
+		return 2
+	}
+	switch r := hex4(b[2:]); {
+	case r == 0:
+		copy(b, `\u2400`)
+	case utf16.IsSurrogate(r):
+		if len(b) >= 12 && b[6] == '\\' && b[7] == 'u' && utf16.DecodeRune(r, hex4(b[8:])) != utf8.RuneError {
+			return 12
+		}
+		copy(b, `\ufffd`)
+	}
+	return 6
 }
 
 // unescape appends the text of a valid JSON string's inside. A NUL is pictured
