@@ -1,0 +1,237 @@
+package sandbox
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// Limits of a body of the sandbox protocol, compressed and not.
+const (
+	maxBody  = 1 << 20
+	maxDepth = 32
+)
+
+// Largest window that a zstd stream may ask for: what its encoders use by
+// default.
+const maxWindow = 8 << 20
+
+// Errors of a body that have a status of their own.
+var (
+	errTooLarge = errors.New("body is too large")
+	errEncoding = errors.New("content encoding is not known")
+	errMethod   = errors.New("method is not allowed")
+)
+
+// ServeHTTP answers a request that came by one of Run's listeners.
+func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	from, _ := r.Context().Value(senderKey{}).(sender)
+	var path string
+	from.token, path = splitToken(r.URL.Path)
+	handler := s.routes[path]
+	switch {
+	case handler == nil:
+		fail(w, telemetry.Failf(telemetry.NotFound, "There is nothing at %.100s; see GET /.", path))
+	case r.Header.Get("Origin") != "":
+		s.metrics.refused.WithLabelValues("browser").Inc()
+		fail(w, telemetry.Failf(telemetry.Forbidden, "Pages in a browser have no business here."))
+	default:
+		handler(w, r.WithContext(context.WithValue(r.Context(), senderKey{}, from)))
+	}
+}
+
+// splitToken takes /t/TOKEN off a path. Clients put their own paths behind a
+// THEAZO_ENDPOINT that may end in a slash.
+func splitToken(path string) (token, rest string) {
+	path = "/" + strings.TrimLeft(path, "/")
+	if after, ok := strings.CutPrefix(path, "/t/"); ok {
+		token, path, _ = strings.Cut(after, "/")
+		path = "/" + strings.TrimLeft(path, "/")
+	}
+	return token, path
+}
+
+// about says what this is, to whoever finds it.
+func (s *Source) about(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		fail(w, methodFailure(http.MethodGet))
+		return
+	}
+	answer(w, http.StatusOK, map[string]any{
+		"status": "ok", "what": "agentd's local endpoint: the sandboxes of this node report here (THEAZO_ENDPOINT)",
+		"paths": []string{
+			"/v1/sandbox/log", "/v1/sandbox/model", "/v1/sandbox/span", "/v1/sandbox/progress", "/v1/sandbox/complete", "/v1/sandbox/exec",
+		},
+	})
+}
+
+// post makes the handler of one path of the sandbox protocol: one JSON object
+// becomes one record.
+func (s *Source) post(kind string, read func(t *source.Target, body []byte) (*source.Batch, error)) http.HandlerFunc {
+	requests := s.metrics.requests.WithLabelValues(kind)
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost {
+			fail(w, methodFailure(http.MethodPost))
+			return
+		}
+		t, err := s.target(r)
+		if err != nil {
+			fail(w, err)
+			return
+		}
+		body, err := s.body(w, r, t, maxBody)
+		if err != nil {
+			s.refusedForGood(t, err, max(0, int(min(r.ContentLength, maxBody))))
+			fail(w, err)
+			return
+		}
+		batch, err := read(&t, body)
+		if err == nil {
+			err = s.offer(r.Context(), t, batch)
+		}
+		if err != nil {
+			s.refusedForGood(t, err, len(body))
+			fail(w, err)
+			return
+		}
+		requests.Inc()
+		answer(w, http.StatusAccepted, struct{}{})
+	}
+}
+
+// refusedForGood counts a record that was in order and is lost: this protocol's
+// client does not try again.
+func (s *Source) refusedForGood(t source.Target, err error, bytes int) {
+	if code := telemetry.CodeOf(err); code == telemetry.RateLimited || code == telemetry.Unavailable {
+		s.lost(t, 1, bytes)
+	}
+}
+
+// body reads a request's body and undoes its compression, within limit bytes
+// both before and after.
+func (s *Source) body(w http.ResponseWriter, r *http.Request, t source.Target, limit int) ([]byte, error) {
+	encoding := strings.ToLower(r.Header.Get("Content-Encoding"))
+	plain := encoding == "" || encoding == "identity"
+	most := limit
+	if n := r.ContentLength; plain && n >= 0 && n < int64(limit) {
+		most = int(n)
+	}
+	leave, err := s.current().enter(t, most)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(limit)))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, tooLarge(limit)
+	}
+	if err != nil {
+		return nil, telemetry.Failf(telemetry.InvalidRequest, "The body ended early or came too slowly.")
+	}
+	if plain {
+		return b, nil
+	}
+	return decompress(encoding, b, limit)
+}
+
+// decompress undoes a content encoding; what becomes larger than limit is
+// refused before it is there.
+func decompress(encoding string, b []byte, limit int) ([]byte, error) {
+	var from io.Reader
+	switch encoding {
+	case "gzip", "x-gzip":
+		z, err := gzip.NewReader(bytes.NewReader(b))
+		if err != nil {
+			return nil, telemetry.Failf(telemetry.InvalidRequest, "The body is not gzip, as its Content-Encoding says.")
+		}
+		from = z
+	case "zstd":
+		z, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxMemory(uint64(max(limit, maxWindow))), zstd.WithDecoderMaxWindow(maxWindow)) //nolint:gosec // a constant's size
+		if err != nil {
+			return nil, fmt.Errorf("zstd decoder: %w", err)
+		}
+		defer z.Close()
+		from = z
+	default:
+		return nil, &telemetry.Failure{Code: telemetry.InvalidRequest, Message: "The Content-Encoding is none of gzip, zstd, identity.", Cause: errEncoding}
+	}
+	out, err := io.ReadAll(io.LimitReader(from, int64(limit)+1))
+	if err != nil {
+		return nil, telemetry.Failf(telemetry.InvalidRequest, "The body is not sound %s, or needs more memory than it may.", encoding)
+	}
+	if len(out) > limit {
+		return nil, tooLarge(limit)
+	}
+	return out, nil
+}
+
+func tooLarge(limit int) error {
+	return &telemetry.Failure{Code: telemetry.InvalidRequest, Message: fmt.Sprintf("The body is larger than %d bytes.", limit), Cause: errTooLarge}
+}
+
+func methodFailure(allowed string) error {
+	return &telemetry.Failure{Code: telemetry.InvalidRequest, Message: "Only " + allowed + " is understood here.", Cause: errMethod}
+}
+
+// statuses of the codes that this endpoint gives.
+var statuses = map[telemetry.Code]int{
+	telemetry.InvalidRequest: http.StatusBadRequest, telemetry.Unauthorized: http.StatusUnauthorized, telemetry.Forbidden: http.StatusForbidden,
+	telemetry.NotFound: http.StatusNotFound, telemetry.Unprocessable: http.StatusUnprocessableEntity,
+	telemetry.RateLimited: http.StatusTooManyRequests, telemetry.Unavailable: http.StatusServiceUnavailable,
+}
+
+func statusOf(err error) int {
+	switch {
+	case errors.Is(err, errTooLarge):
+		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, errEncoding):
+		return http.StatusUnsupportedMediaType
+	case errors.Is(err, errMethod):
+		return http.StatusMethodNotAllowed
+	}
+	if status, ok := statuses[telemetry.CodeOf(err)]; ok {
+		return status
+	}
+	return http.StatusInternalServerError
+}
+
+// fail answers with an error.
+func fail(w http.ResponseWriter, err error) {
+	body := struct {
+		Code    telemetry.Code    `json:"code"`
+		Message string            `json:"message"`
+		Details map[string]string `json:"details"`
+	}{telemetry.CodeOf(err), "Something went wrong here.", map[string]string{}}
+	if f, ok := errors.AsType[*telemetry.Failure](err); ok {
+		body.Message = f.Message
+		for _, field := range f.Fields {
+			body.Details[field.Field] = field.Detail
+		}
+		if f.RetryAfter > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.RetryAfter.Seconds()))))
+		}
+	}
+	answer(w, statusOf(err), map[string]any{"error": body})
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the client has gone: nothing to do
+}

@@ -1,0 +1,60 @@
+package execstream_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/theazo/observability/shared/execstream"
+)
+
+func TestFramesSurviveTheirStream(t *testing.T) {
+	at := time.Date(2026, 11, 22, 7, 0, 0, 123000, time.UTC)
+	var b []byte
+	b = execstream.AppendFrame(b, execstream.TypeHello, []byte(`{}`))
+	b = execstream.AppendData(b, execstream.TypeStderr, 7, at, []byte("x\x00\xff"))
+	b = execstream.AppendAck(b, 3, 4)
+	r := bytes.NewReader(b)
+	if kind, p, err := execstream.ReadFrame(r, nil); kind != execstream.TypeHello || string(p) != "{}" || err != nil {
+		t.Fatalf("%c %q %v", kind, p, err)
+	}
+	kind, p, err := execstream.ReadFrame(r, nil)
+	d, dataErr := execstream.ParseData(p)
+	if kind != execstream.TypeStderr || err != nil || dataErr != nil || d.Offset != 7 || !d.At.Equal(at) || string(d.Bytes) != "x\x00\xff" {
+		t.Fatalf("%c %+v %v %v", kind, d, err, dataErr)
+	}
+	_, p, err = execstream.ReadFrame(r, nil)
+	if out, e, ackErr := execstream.ParseAck(p); out != 3 || e != 4 || err != nil || ackErr != nil {
+		t.Fatalf("%d %d %v %v", out, e, err, ackErr)
+	}
+	if _, _, err = execstream.ReadFrame(r, nil); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+}
+
+func FuzzReadFrame(f *testing.F) {
+	f.Add(execstream.AppendData(nil, execstream.TypeStdout, 1, time.Unix(1, 0), []byte("abc")))
+	f.Add([]byte{'1', 0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bytes.NewReader(b)
+		for {
+			before := r.Len()
+			_, p, err := execstream.ReadFrame(r, nil)
+			if err != nil {
+				if errors.Is(err, io.EOF) && before != 0 {
+					t.Fatalf("%d bytes were taken for the end", before)
+				}
+				return
+			}
+			if len(p) > execstream.MaxPayload {
+				t.Fatalf("a payload of %d bytes", len(p))
+			}
+			if d, err := execstream.ParseData(p); err == nil && d.Offset < 0 {
+				t.Fatal("a negative offset")
+			}
+			_, _, _ = execstream.ParseAck(p)
+		}
+	})
+}
