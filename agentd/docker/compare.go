@@ -158,8 +158,7 @@ func (c *control) exited(r *run, at time.Time, code *int, d *details) {
 	e.ExitCode, e.Reason = code, reason(code, r.oom, r.killed)
 	p := pending{event: e}
 	r.Exited = at
-	c.ended(r)
-	c.waitForLog(r, at, &p)
+	c.ended(r, &p)
 	c.tell(r, p)
 }
 
@@ -186,5 +185,5 @@ func (c *control) vanished(r *run, id string) {
 		c.exited(r, now, nil, nil)
 	}
 	r.Destroyed = now
-	c.tell(r, pending{event: inferred(telemetry.SandboxDestroyed, now, nil), last: true})
+	c.destroyed(r, pending{event: inferred(telemetry.SandboxDestroyed, now, nil)})
 }

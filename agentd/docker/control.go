@@ -37,6 +37,7 @@ type control struct {
 	all     *registry
 	watch   *watcher
 	reader  *reader
+	teller  *teller
 	drain   *drain
 	told    *told
 	first   bool // no earlier start is known
@@ -64,6 +65,8 @@ type run struct {
 	born    time.Time // when inspect says that it was created; zero: nobody asked
 	sandbox *sandbox
 	driver  string
+	digest  string // of its image
+	tty     bool
 }
 
 // found takes a name that appeared in the containers' directory.
@@ -211,7 +214,7 @@ func (c *control) identify(r *run, d *details) {
 		Org: target.Org, Env: target.Env, Agent: target.Origin.Agent,
 		Session: target.Origin.Session, User: target.Origin.User,
 	}
-	r.driver, r.born = d.Driver, d.Created
+	r.driver, r.digest, r.tty, r.born = d.Driver, d.Digest, d.TTY, d.Created
 	s.tail.tty.Store(d.TTY)
 	start := &beginning{now: c.first && c.cfg.From == FromNow && d.Created.Before(c.told.started())}
 	if raw, ok := c.resume[logKey+s.id]; ok {
@@ -224,7 +227,11 @@ func (c *control) identify(r *run, d *details) {
 	}
 	s.identified(&target, start)
 	c.readLog(r, d, start)
+	if !r.resumed.IsZero() && !r.Exited.IsZero() && !d.Running {
+		s.endsAt(end{after: c.endOfLog(s)}) // which an earlier process may not have reached
+	}
 	c.reader.push(s)
+	c.teller.push(s)
 }
 
 // readLog chooses how a container's log is read: from its files when there are
@@ -271,10 +278,20 @@ func (c *control) tell(r *run, p pending) {
 		return
 	}
 	p.run = encode(r.runPosition)
-	if r.sandbox.tell(p) {
+	if dropped := r.sandbox.tell(p); dropped != nil {
 		c.metrics.dropped.Inc()
-		c.told.finish(p.since)
+		c.told.finish(dropped.since)
 	}
+	c.teller.push(r.sandbox)
+}
+
+// destroyed queues the last that is told of a run, after its last line.
+func (c *control) destroyed(r *run, p pending) {
+	p.run = encode(r.runPosition)
+	if f := c.follows.of(r.sandbox); f != nil {
+		f.stop(r.Destroyed) // its exit was never told
+	}
+	r.sandbox.endsAt(end{after: c.endOfLog(r.sandbox), ended: c.follows.last(r.sandbox), last: &p})
 	c.reader.push(r.sandbox)
 }
 
@@ -322,10 +339,11 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 		r.killed = true
 	case "die":
 		r.Exited = e.At
-		c.ended(r)
-		c.waitForLog(r, e.At, &p)
+		c.ended(r, &p)
 	case "destroy":
-		r.Destroyed, p.last = e.At, true
+		r.Destroyed = e.At
+		c.destroyed(r, p)
+		return
 	}
 	c.tell(r, p)
 }
@@ -347,8 +365,28 @@ func (c *control) alive(r *run, d *details) {
 	c.all.senders.set(d.ID, d.Addresses, initOf(d.PID, d.ID))
 }
 
-// ended forgets what only a running container has.
-func (c *control) ended(r *run) { c.all.senders.drop(r.sandbox.id) }
+// ended notes the end of a run in what is told of it, and has its log read to
+// that end. The engine has written all of the log when it says die.
+func (c *control) ended(r *run, p *pending) {
+	s := r.sandbox
+	c.all.senders.drop(s.id)
+	p.ending = r.ending(p.event)
+	if f := c.follows.of(s); f != nil {
+		f.stop(r.Exited)
+		return
+	}
+	p.ending.log = c.endOfLog(s)
+	s.endsAt(end{after: p.ending.log})
+	c.reader.push(s)
+}
+
+// endOfLog pins what is new of a log and returns its end.
+func (c *control) endOfLog(s *sandbox) *mark {
+	if _, err := s.tail.pin(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		c.log.Warn("a container's log cannot be opened", "container", s.id, "error", err)
+	}
+	return s.tail.end()
+}
 
 // networksChanged looks at a container's addresses again. Those of its start are
 // found by its start event: until then the engine answers no question about it.
@@ -395,25 +433,11 @@ func (r *run) repeats(action string, e *engineEvent) bool {
 
 // begins notes a start, which the list or an event tells of.
 func (r *run) begins(at time.Time, listed bool) {
+	r.Earlier = r.Exited
 	r.Started, r.Exited, r.oom, r.killed, r.listed = at, time.Time{}, false, false, listed
 }
 
 func (r *run) running() bool { return !r.Started.IsZero() && r.Exited.IsZero() }
-
-// waitForLog has an exit told after the last line. The engine has written all
-// of the log when it says die.
-func (c *control) waitForLog(r *run, at time.Time, p *pending) {
-	s := r.sandbox
-	if f := c.follows.of(s); f != nil {
-		p.ended = f
-		f.stop(at)
-		return
-	}
-	if _, err := s.tail.pin(); err != nil && !errors.Is(err, os.ErrNotExist) {
-		c.log.Warn("a container's log cannot be opened", "container", s.id, "error", err)
-	}
-	p.after = s.tail.end()
-}
 
 // prune forgets destroyed containers when no replay can tell of them again.
 func (c *control) prune() {

@@ -33,6 +33,8 @@ type engine interface {
 	Inspect(ctx context.Context, id string) (*details, error)
 	// Logs follows a container's log, or reads what is there of it.
 	Logs(ctx context.Context, id string, since time.Time, follow bool) (io.ReadCloser, error)
+	// Tail reads the last lines of a log between two times.
+	Tail(ctx context.Context, id string, since, until time.Time, lines int) (io.ReadCloser, error)
 	Close() error
 }
 
@@ -258,6 +260,17 @@ func (m *mobyEngine) Logs(ctx context.Context, id string, since time.Time, follo
 	opts := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: follow}
 	if !since.IsZero() {
 		opts.Since = apiTime(since)
+	}
+	return m.client().ContainerLogs(ctx, id, opts)
+}
+
+func (m *mobyEngine) Tail(ctx context.Context, id string, since, until time.Time, lines int) (io.ReadCloser, error) {
+	opts := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Tail: strconv.Itoa(lines)}
+	if !since.IsZero() {
+		opts.Since = apiTime(since)
+	}
+	if !until.IsZero() {
+		opts.Until = apiTime(until)
 	}
 	return m.client().ContainerLogs(ctx, id, opts)
 }

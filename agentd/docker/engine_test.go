@@ -86,6 +86,21 @@ func (l *life) await(t *testing.T, what string, done func([]sourcetest.Record) b
 	}
 }
 
+// awaitRead waits until the exits of containers were told, and their logs read to
+// the end.
+func (l *life) awaitRead(t *testing.T, containers ...string) {
+	t.Helper()
+	l.awaitEvent(t, telemetry.SandboxExited, containers...)
+	eventually(t, "the logs were read to their end", func() bool {
+		for _, id := range containers {
+			if s := l.src.known.Load().get(id); s != nil && !s.settled() {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // awaitEvent waits for an event of each container.
 func (l *life) awaitEvent(t *testing.T, event telemetry.EventType, containers ...string) {
 	t.Helper()
@@ -208,7 +223,7 @@ func TestOddOutput(t *testing.T) {
 	attrs := run(dockertest.RunOptions{LogOpts: map[string]string{"labels": "test", "tag": "{{.Name}}"}}, "-n", "3")
 	both := run(dockertest.RunOptions{}, "-n", "1000", "-stderr-every", "3")
 	code := run(dockertest.RunOptions{}, "-exit-code", "7")
-	l.awaitEvent(t, telemetry.SandboxExited, end, long, nul, bad, tty, attrs, both, code)
+	l.awaitRead(t, end, long, nul, bad, tty, attrs, both, code)
 	records := l.stop()
 	noGaps(t, records)
 
@@ -261,9 +276,9 @@ func TestRotationUnderLoad(t *testing.T) {
 		})
 	}
 	ten := run("10m", "3")
-	l.awaitEvent(t, telemetry.SandboxExited, ten)
+	l.awaitRead(t, ten)
 	one := run("1m", "5")
-	l.awaitEvent(t, telemetry.SandboxExited, one)
+	l.awaitRead(t, one)
 	records := l.stop()
 	checkNumbers(t, records, ten, lines)
 	checkNumbers(t, records, one, lines)

@@ -83,6 +83,14 @@ func (f *follows) of(s *sandbox) *follower {
 	return nil
 }
 
+// last returns the follower of a sandbox's last run, if it has one that ever ran.
+func (f *follows) last(s *sandbox) *follower {
+	if l := f.m[s]; l != nil && l.done != nil {
+		return l
+	}
+	return nil
+}
+
 // follower reads one run of one container through the engine's API, for logs
 // that are in no file. It costs the engine 25 to 40 times what a tail costs.
 type follower struct {

@@ -51,7 +51,7 @@ func restartEngine(t *testing.T, restart func(*testing.T, *dockertest.Engine)) {
 	l.await(t, "the first lines", func(r []sourcetest.Record) bool { return len(numbers(t, r, before, telemetry.Stdout)) == 100 })
 	restart(t, e)
 	after := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "100"}, Labels: labels(t)})
-	l.awaitEvent(t, telemetry.SandboxExited, before, after)
+	l.awaitRead(t, before, after)
 	e.StartContainer(t, before)
 	l.await(t, "the second run", func(r []sourcetest.Record) bool {
 		types := typesOf(r, before)
@@ -75,7 +75,7 @@ func TestTheEngineComesLater(t *testing.T) {
 	l := start(t, e.Host(), nil)
 	e.Start(t)
 	id := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "10"}, Labels: labels(t)})
-	l.awaitEvent(t, telemetry.SandboxExited, id)
+	l.awaitRead(t, id)
 	checkNumbers(t, l.stop(), id, 10)
 }
 
@@ -101,7 +101,7 @@ func TestWhatHappenedWhileAgentdWasAway(t *testing.T) {
 	e.AwaitExit(t, whole)
 
 	l = start(t, e.Host(), records)
-	l.awaitEvent(t, telemetry.SandboxExited, ended, removed, whole)
+	l.awaitRead(t, ended, removed, whole)
 	l.awaitEvent(t, telemetry.SandboxDestroyed, removed)
 	records = l.stop()
 	checkNumbers(t, records, ended, 10)
@@ -209,7 +209,7 @@ func TestLongLinesOfOtherDriversAndNone(t *testing.T) {
 	tty := run(dockertest.RunOptions{LogDriver: "local", TTY: true}, "-size", "50000")
 	huge := run(dockertest.RunOptions{LogDriver: "local"}, "-one-mib-line")
 	none := run(dockertest.RunOptions{LogDriver: "none"}, "-n", "10")
-	l.awaitEvent(t, telemetry.SandboxExited, long, tty, huge, none)
+	l.awaitRead(t, long, tty, huge, none)
 	records := l.stop()
 	for _, id := range []string{long, tty} {
 		lines := sourcetest.LinesOf(records)[sourcetest.Stream{Sandbox: telemetry.SandboxID(id), Stream: telemetry.Stdout}]
@@ -325,14 +325,14 @@ func TestFromNow(t *testing.T) {
 	l := start(t, e.Host(), nil, now)
 	l.await(t, "the comparison", func(r []sourcetest.Record) bool { return sourcetest.PositionsOf(r)[eventsKey] != nil })
 	fresh := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "10"}, Labels: labels(t)})
-	l.awaitEvent(t, telemetry.SandboxExited, fresh)
+	l.awaitRead(t, fresh)
 	records := l.stop()
 	away := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "10"}, Labels: labels(t)})
 	e.AwaitExit(t, away)
 	e.StartContainer(t, old)
 	e.AwaitExit(t, old)
 	l = start(t, e.Host(), records, now)
-	l.awaitEvent(t, telemetry.SandboxExited, away)
+	l.awaitRead(t, away)
 	l.await(t, "the old container's second run", func(r []sourcetest.Record) bool { return len(numbers(t, r, old, telemetry.Stdout)) >= 10 })
 	records = l.stop()
 	checkNumbers(t, records, fresh, 10)
@@ -401,6 +401,10 @@ func (s *scripted) List(context.Context) ([]listed, error)            { return s
 func (s *scripted) Inspect(context.Context, string) (*details, error) { return nil, errGone }
 func (s *scripted) Close() error                                      { return nil }
 func (s *scripted) Info(context.Context) (engineInfo, error)          { return engineInfo{}, nil }
+func (s *scripted) Tail(context.Context, string, time.Time, time.Time, int) (io.ReadCloser, error) {
+	return nil, errors.New("no logs here")
+}
+
 func (s *scripted) Logs(context.Context, string, time.Time, bool) (io.ReadCloser, error) {
 	return nil, errors.New("no logs here")
 }
@@ -533,7 +537,7 @@ func TestWhatIsNotRead(t *testing.T) {
 	excluded := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "5"}})
 	e.AwaitExit(t, excluded)
 	ours := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "5", "-sleep-after", "2s"}, Labels: labels(t)})
-	l.awaitEvent(t, telemetry.SandboxExited, ours) // the comparison's second look was meanwhile
+	l.awaitRead(t, ours) // the comparison's second look was meanwhile
 	records := l.stop()
 	for stream := range sourcetest.LinesOf(records) {
 		if stream.Sandbox != telemetry.SandboxID(ours) {

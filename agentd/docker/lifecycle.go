@@ -60,9 +60,13 @@ func toEvent(action, argument string, e *engineEvent, r *run) *telemetry.Event {
 
 // Exit codes of a process that a signal ended, as the engine gives them.
 const (
-	exitKilled     = 128 + 9
-	exitTerminated = 128 + 15
+	exitSignal     = 128
+	exitKilled     = exitSignal + 9
+	exitTerminated = exitSignal + 15
 )
+
+// reasonOOM says that a container ended because memory ran out.
+const reasonOOM = "oom"
 
 // reason says why a container ended. An out-of-memory kill of some process in
 // it is no reason when the container itself ended well.
@@ -71,7 +75,7 @@ func reason(code *int, oom, killed bool) string {
 	case code == nil || *code == 0:
 		return ""
 	case oom:
-		return "oom"
+		return reasonOOM
 	case killed || *code == exitKilled || *code == exitTerminated:
 		return "killed"
 	}

@@ -73,7 +73,8 @@ type apiMark struct {
 type runPosition struct {
 	Created   bool      `json:"created,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
-	Exited    time.Time `json:"exited,omitzero"` // after Started; zero: it runs
+	Exited    time.Time `json:"exited,omitzero"`  // after Started; zero: it runs
+	Earlier   time.Time `json:"earlier,omitzero"` // when the run before this one ended
 	Destroyed time.Time `json:"destroyed,omitzero"`
 	// Told is the engine's time of the last event told: a replay goes on after it.
 	Told   time.Time `json:"told,omitzero"`

@@ -41,9 +41,8 @@ type reader struct {
 	loose []source.Positions
 	wake  chan struct{} // one slot
 
-	block  block
-	busy   []*sandbox
-	events []telemetry.Event
+	block block
+	busy  []*sandbox
 }
 
 // push has s looked at soon.
@@ -212,77 +211,42 @@ func (r *reader) step(ctx context.Context, s *sandbox) (progress, more bool, err
 	r.checkRead(s, err)
 
 	stuck := !more && b.read == 0
-	ready, dropped := s.take(func(m *mark) bool {
+	ends, last := s.reached(func(m *mark) bool {
 		if !s.tail.reached(m) && (m != limit || !stuck) {
 			return false
 		}
 		s.tail.flush(b)
 		return true
 	})
-	if dropped > 0 {
-		b.gap(telemetry.Gap{
-			Reason: telemetry.GapEvicted, Count: dropped,
-			Detail: "Exec and health events were dropped because the node's buffer was full for long.",
-		})
-	}
 	batch := source.Batch{Target: *target, Lines: b.out.lines, Positions: source.Positions{}}
-	ended := r.tellPending(&batch, s, ready, b)
 	batch.Gaps = b.gaps
 	passed := start != nil && start.now // which must not be forgotten
-	if len(batch.Lines)+len(batch.Events)+len(batch.Gaps)+len(ready) == 0 && b.read == 0 && !passed {
-		return false, more, nil
+	if len(batch.Lines)+len(batch.Gaps) == 0 && last == nil && b.read == 0 && !passed {
+		return false, more || ends > 0, nil
 	}
-	if p := s.tail.position(); p != nil && !ended {
+	if p := s.tail.position(); p != nil {
 		batch.Positions[logKey+s.id] = encode(p)
+	}
+	if last != nil {
+		last.addTo(&batch, s)
+		batch.Positions[logKey+s.id] = forget
+		r.told.note(&batch, []ticket{last.since})
 	}
 	if err := r.emit(ctx, &batch, b); err != nil {
 		return false, false, err
 	}
-	if ended {
+	if last != nil {
+		r.told.finish(last.since)
 		r.watch.disarm(s)
 		s.close()
 		r.gone(s.id)
 		return false, false, nil
 	}
-	return b.read > 0, more || len(ready) > 0, nil
-}
-
-// tellPending puts what was waiting into the batch. It reports whether nothing
-// comes after it.
-func (r *reader) tellPending(batch *source.Batch, s *sandbox, ready []pending, b *block) (ended bool) {
-	r.events = r.events[:0]
-	for i := range ready {
-		p := &ready[i]
-		if p.event != nil {
-			e := *p.event
-			e.Origin = batch.Origin
-			e.Stream, e.Source = telemetry.NoStream, telemetry.SourceProvider
-			r.events = append(r.events, e)
-		}
-		if p.gap != nil {
-			b.gap(*p.gap)
-		}
-		if p.run != nil {
-			batch.Positions[runKey+s.id] = p.run
-		}
-		if p.since != 0 {
-			batch.Positions[eventsKey] = encode(eventsPosition{Since: r.told.finish(p.since)})
-		}
-		if p.last {
-			batch.Positions[logKey+s.id] = forget
-			ended = true
-		}
-	}
-	batch.Events = r.events
-	return ended
+	return b.read > 0, more || ends > 0, nil
 }
 
 func (r *reader) emit(ctx context.Context, batch *source.Batch, b *block) error {
-	for i := range batch.Gaps {
-		g := &batch.Gaps[i]
-		g.Agent, g.Session, g.Sandbox = batch.Origin.Agent, batch.Origin.Session, batch.Origin.Sandbox
-		r.metrics.gaps.WithLabelValues(string(g.Reason)).Inc()
-	}
+	r.metrics.aboutGaps(batch)
 	if err := r.sink.Emit(ctx, batch); err != nil {
 		return fmt.Errorf("hand over what sandbox %.12s said: %w", batch.Origin.Sandbox, err)
 	}
@@ -290,6 +254,15 @@ func (r *reader) emit(ctx context.Context, batch *source.Batch, b *block) error 
 	r.metrics.bytes.Add(float64(b.read))
 	r.metrics.truncated.Add(float64(b.out.cut))
 	return nil
+}
+
+// aboutGaps says whom a batch's gaps are about, and counts them.
+func (m *metrics) aboutGaps(batch *source.Batch) {
+	for i := range batch.Gaps {
+		g := &batch.Gaps[i]
+		g.Agent, g.Session, g.Sandbox = batch.Origin.Agent, batch.Origin.Session, batch.Origin.Sandbox
+		m.gaps.WithLabelValues(string(g.Reason)).Inc()
+	}
 }
 
 func (m *metrics) count(batch *source.Batch) {

@@ -3,6 +3,7 @@ package docker
 import (
 	"encoding/json"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,9 +12,12 @@ import (
 	"github.com/theazo/observability/shared/telemetry"
 )
 
-// maxPending is how many events of one sandbox wait while the sink blocks,
-// before exec and health events are dropped.
-const maxPending = 1024
+// How many events of one sandbox wait while the sink blocks: until maxPending
+// all, until maxDire those that its state follows from.
+const (
+	maxPending = 1024
+	maxDire    = 8 * maxPending
+)
 
 // sandbox is one container, or one file, that records come from. Control finds
 // out about it, the watcher pins its files, the reader reads.
@@ -25,11 +29,14 @@ type sandbox struct {
 	mu      sync.Mutex
 	target  *source.Target // nil: nobody knows yet, and nothing is read
 	start   *beginning     // where to begin, until the reader has begun
-	pending []pending
+	pending []pending      // for the teller
+	telling bool           // the teller has some that are not handed over yet
 	dropped int64
+	ends    []end    // for the reader
 	config  *os.File // its config.v2.json, held until it is identified
 
 	queued bool // in the reader's queue; guarded by the reader
+	told   bool // in the teller's queue; guarded by the teller
 
 	armed *logFile // which wakes it at the next line; guarded by the watcher
 
@@ -44,31 +51,56 @@ type beginning struct {
 	now      bool         // pass over what is there
 }
 
-// pending is something to tell after what was read before it.
+// pending is something to tell.
 type pending struct {
-	event *telemetry.Event
-	gap   *telemetry.Gap
-	run   json.RawMessage // the run's position after it
-	since ticket
-	after *mark     // told when the log has been read up to here
-	ended *follower // told when this follower has ended
-	last  bool      // the container is destroyed: nothing comes after it
+	event   *telemetry.Event
+	ending  *ending // of an exit: what its last words are made of
+	metrics []telemetry.MetricPoint
+	gap     *telemetry.Gap
+	run     json.RawMessage // the run's position after it
+	since   ticket
 }
 
-// tell queues p. Exec and health events are dropped when too many wait.
-func (s *sandbox) tell(p pending) (dropped bool) {
+// end is a place in a log at which a run of the container ended: lines that are
+// open there are closed.
+type end struct {
+	after *mark     // reached when the log has been read up to here
+	ended *follower // or when this follower has ended
+	last  *pending  // the container is destroyed: told here, and nothing comes after it
+}
+
+// tell queues p. When too many wait it drops one and returns it: an event that
+// nothing follows from, or else the oldest.
+func (s *sandbox) tell(p pending) (dropped *pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.pending) >= maxPending && p.event != nil && dispensable(p.event.Type) {
 		s.dropped++
-		return true
+		return &p
+	}
+	if len(s.pending) >= maxDire {
+		s.dropped++
+		dropped = new(pending)
+		*dropped = s.pending[0]
+		s.pending = slices.Delete(s.pending, 0, 1)
 	}
 	s.pending = append(s.pending, p)
-	return false
+	return dropped
 }
 
 func dispensable(t telemetry.EventType) bool {
-	return t == telemetry.SandboxHealth || t == telemetry.ExecStarted || t == telemetry.ExecExited
+	switch t {
+	case telemetry.SandboxHealth, telemetry.SandboxKilled, telemetry.ExecStarted, telemetry.ExecExited:
+		return true
+	}
+	return false
+}
+
+// endsAt has the reader do something where a run's log ends.
+func (s *sandbox) endsAt(e end) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ends = append(s.ends, e)
 }
 
 // identified lets the reader begin.
@@ -116,37 +148,63 @@ func (s *sandbox) begin() (*source.Target, *beginning) {
 	return s.target, start
 }
 
-// limit returns the first mark that an event waits for.
+// limit returns the first place that reading must stop at.
 func (s *sandbox) limit() *mark {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range s.pending {
-		if m := s.pending[i].after; m != nil {
+	for i := range s.ends {
+		if m := s.ends[i].after; m != nil {
 			return m
 		}
 	}
 	return nil
 }
 
-// take removes what can be told now. reached is asked about each mark in turn.
-func (s *sandbox) take(reached func(*mark) bool) (ready []pending, dropped int64) {
+// reached removes the ends that have been read up to, of which it asks about
+// each mark in turn. The last one waits until all else has been told, and is
+// returned.
+func (s *sandbox) reached(read func(*mark) bool) (ends int, last *pending) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
-	for n < len(s.pending) {
-		p := &s.pending[n]
-		if p.after != nil && !reached(p.after) || p.ended != nil && !p.ended.finished() {
+	for ; ends < len(s.ends) && last == nil; ends++ {
+		e := &s.ends[ends]
+		if e.last != nil && (len(s.pending) > 0 || s.telling) ||
+			e.ended != nil && !e.ended.finished() || e.after != nil && !read(e.after) {
 			break
 		}
-		n++
+		last = e.last
 	}
-	if n == 0 {
-		return nil, 0
+	s.ends = slices.Delete(s.ends, 0, ends)
+	return ends, last
+}
+
+// take removes what can be told now.
+func (s *sandbox) take(most int) (ready []pending, dropped int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ready = slices.Clone(s.pending[:min(most, len(s.pending))])
+	s.pending = slices.Delete(s.pending, 0, len(ready))
+	if len(ready) > 0 {
+		dropped, s.dropped, s.telling = s.dropped, 0, true
 	}
-	ready = append(ready, s.pending[:n]...)
-	s.pending = append(s.pending[:0], s.pending[n:]...)
-	dropped, s.dropped = s.dropped, 0
 	return ready, dropped
+}
+
+// taken says that what take gave was handed over. It reports whether the reader
+// may have waited for that.
+func (s *sandbox) taken() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.telling = false
+	return len(s.ends) > 0
+}
+
+// settled reports whether everything about it that was known has been told, and
+// its log read to the end of its last run.
+func (s *sandbox) settled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pending)+len(s.ends) == 0 && !s.telling
 }
 
 // close lets go of all that it holds.
@@ -248,22 +306,43 @@ func (t *told) begin(at time.Time) ticket {
 	return t.next
 }
 
-// finish marks an event as told and returns the time before which all are.
-func (t *told) finish(done ticket) time.Time {
+// note puts into a batch the time before which all is told when the batch is.
+func (t *told) note(batch *source.Batch, with []ticket) {
+	if !slices.ContainsFunc(with, func(k ticket) bool { return k != 0 }) {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.open, done)
+	batch.Positions[eventsKey] = encode(eventsPosition{Since: t.before(with)})
+}
+
+// before returns the time before which all is told but for some. The caller
+// holds mu.
+func (t *told) before(but []ticket) time.Time {
 	since := t.latest
-	for _, at := range t.open {
-		if at.Before(since) {
+	for k, at := range t.open {
+		if at.Before(since) && !slices.Contains(but, k) {
 			since = at
 		}
 	}
 	return since
 }
 
+// finish says that events were handed over, or that nobody will tell them.
+func (t *told) finish(done ...ticket) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, k := range done {
+		delete(t.open, k)
+	}
+}
+
 // started is when this process began.
 func (t *told) started() time.Time { return t.start }
 
 // since is the time before which all events were told.
-func (t *told) since() time.Time { return t.finish(0) }
+func (t *told) since() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.before(nil)
+}

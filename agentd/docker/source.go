@@ -90,10 +90,11 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resum
 	defer d.known.Store(nil)
 	drain := &drain{engine: e, log: d.log, metrics: d.metrics, wake: make(chan struct{}, 1)}
 	read := d.newReader(to, all, progress)
+	tell := &teller{sink: to, engine: e, log: d.log, metrics: d.metrics, told: progress, reader: read, wake: make(chan struct{}, 1)}
 	group, ctx := errgroup.WithContext(ctx)
 	c := &control{
 		cfg: &d.cfg, choose: d.choose, engine: e, log: d.log, metrics: d.metrics, root: root, local: info.Local,
-		all: all, reader: read, drain: drain, told: progress, first: first, resume: resume,
+		all: all, reader: read, teller: tell, drain: drain, told: progress, first: first, resume: resume,
 		runs: map[string]*run{}, suspects: map[string]bool{}, wake: make(chan struct{}, 1),
 	}
 	c.follows = newFollows(ctx, group, c)
@@ -111,6 +112,7 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resum
 	}
 	group.Go(func() error { return c.watch.run(ctx) })
 	group.Go(func() error { return read.run(ctx) })
+	group.Go(func() error { return tell.run(ctx) })
 	group.Go(func() error { return c.run(ctx) })
 	group.Go(func() error {
 		drain.run(ctx, progress.since())
