@@ -96,6 +96,9 @@ func FetchStatus(ctx context.Context, stateDir, page string) ([]byte, error) {
 	return b, nil
 }
 
+// shownSkew is how far a clock is off before people are told.
+const shownSkew = 5 * time.Second
+
 // Text is the status for people.
 func (s *Status) Text() string {
 	var b strings.Builder
@@ -138,8 +141,11 @@ func (s *Status) uplinkText(line func(name, format string, args ...any)) {
 	for _, t := range u.Throttled {
 		line("throttled", "%s until %s: %s", t.Organisation, t.Until.UTC().Format(time.TimeOnly), t.Reason)
 	}
-	if u.ClockSkew != "" {
-		line("clock skew", "%s", u.ClockSkew)
+	switch {
+	case u.ClockSkew >= shownSkew:
+		line("clock", "%s ahead of the aggregator's: set this machine's time", u.ClockSkew)
+	case u.ClockSkew <= -shownSkew:
+		line("clock", "%s behind the aggregator's: set this machine's time", -u.ClockSkew)
 	}
 }
 

@@ -44,6 +44,8 @@ type session struct {
 	own      telemetry.OrgID // what the certificate says
 	foreign  sync.Once
 	stream   grpc.BidiStreamingClient[wire.StreamRequest, wire.StreamResponse]
+	sending  sync.Mutex    // held around stream.Send
+	every    time.Duration // between reports; 0: none are wanted
 
 	mu     sync.Mutex
 	timers []*time.Timer // end of throttles
@@ -112,7 +114,10 @@ func (s *session) open(ctx, streamCtx context.Context, cancel context.CancelCaus
 	if welcome.GetNow().IsValid() {
 		skew := welcome.GetNow().AsTime().Sub(before.Add(after.Sub(before) / 2))
 		s.metrics.skew.Set(skew.Seconds())
-		s.update(func(st *Status) { st.ClockSkew = skew.Round(time.Millisecond).String() })
+		s.update(func(st *Status) { st.ClockSkew = -skew.Round(time.Millisecond) })
+	}
+	if n := welcome.GetReportSeconds(); n > 0 && s.config.Report != nil {
+		s.every = time.Duration(min(max(n, 1), 3600)) * time.Second
 	}
 	window := s.config.Window
 	if n := int64(welcome.GetWindowBytes()); n > 0 {
@@ -135,6 +140,9 @@ func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc, clien
 	var group sync.WaitGroup
 	group.Go(func() { sent <- s.send(sendCtx) })
 	group.Go(func() { received <- s.receive() })
+	if s.every > 0 {
+		group.Go(func() { s.report(sendCtx) })
+	}
 	defer func() {
 		stopSending()
 		cancel(nil)
@@ -210,11 +218,37 @@ func (s *session) send(ctx context.Context) error {
 			return fmt.Errorf("read the next frame to send: %w", err)
 		}
 		s.window.add(&f)
-		if err := s.stream.Send(&wire.StreamRequest{Message: &wire.StreamRequest_Frame{Frame: wire.FrameToWire(&f)}}); err != nil {
+		if err := s.say(&wire.StreamRequest{Message: &wire.StreamRequest_Frame{Frame: wire.FrameToWire(&f)}}); err != nil {
 			return fmt.Errorf("send: %w", err)
 		}
 		s.metrics.sent.WithLabelValues(f.Lane.String()).Inc()
 		s.metrics.bytes.Add(float64(len(f.Body)))
+	}
+}
+
+// say sends one message; frames and reports take turns.
+func (s *session) say(r *wire.StreamRequest) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	return s.stream.Send(r)
+}
+
+// report tells the aggregator how the node is doing, now and as often as it
+// asked for, until ctx or the stream ends.
+func (s *session) report(ctx context.Context) {
+	tick := time.NewTicker(s.every)
+	defer tick.Stop()
+	for {
+		r := s.config.Report()
+		r.Skew = s.Status().ClockSkew
+		if s.say(&wire.StreamRequest{Message: &wire.StreamRequest_Report{Report: wire.ReportToWire(&r)}}) != nil {
+			return // receive knows why
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

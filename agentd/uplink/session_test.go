@@ -64,7 +64,9 @@ func play(t *testing.T, q Queue, stream func(attempt int, s bidi) error) *Uplink
 	}
 	var group sync.WaitGroup
 	group.Go(func() { _ = g.Serve(l) })
-	u, err := New(Config{Addresses: []string{l.Addr().String()}, StateDir: dir, Version: "9", NodeName: "n"}, q, hclog.NewNullLogger(), prometheus.NewRegistry())
+	u, err := New(Config{Addresses: []string{l.Addr().String()}, StateDir: dir, Version: "9", NodeName: "n", Report: func() telemetry.NodeReport {
+		return telemetry.NodeReport{BufferBytes: 42}
+	}}, q, hclog.NewNullLogger(), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +241,7 @@ func TestAggregatorsThatMisbehaveAreTriedAgain(t *testing.T) {
 	})
 	q.await(t)
 	st := u.Status()
-	if !st.Connected || st.LastError == "" || q.resets != 4 || !strings.HasPrefix(st.ClockSkew, "1h0m0") && !strings.HasPrefix(st.ClockSkew, "59m59") {
+	if !st.Connected || st.LastError == "" || q.resets != 4 || st.ClockSkew > -59*time.Minute || st.ClockSkew < -61*time.Minute {
 		t.Fatalf("%d resets, %+v", q.resets, st)
 	}
 }
@@ -349,6 +351,59 @@ func TestThrottleAndRewindAreObeyed(t *testing.T) {
 	defer q.mu.Unlock()
 	if len(q.rewound) != 2 || q.rewound[0] != 5 || q.rewound[1] != 7 || q.resets != 1 {
 		t.Fatalf("rewound to %v, %d resets", q.rewound, q.resets)
+	}
+}
+
+func TestTheNodeReportsToWhoAsks(t *testing.T) {
+	reports, plain := make(chan *wire.Report, 16), make(chan bool, 1)
+	u := play(t, newList(3), func(attempt int, s bidi) error {
+		if attempt == 1 { // an aggregator of before reports
+			if err := welcome(s, 1<<20); err != nil {
+				return err
+			}
+			for range 3 {
+				r, err := s.Recv()
+				if err != nil {
+					return err
+				}
+				if r.GetFrame() == nil {
+					t.Errorf("%v came, which nobody asked for", r)
+				}
+			}
+			plain <- true
+			return status.Error(codes.Unavailable, "restarting")
+		}
+		if _, err := s.Recv(); err != nil {
+			return err
+		}
+		answer := &wire.Welcome{Now: timestamppb.New(time.Now().Add(-time.Hour)), WindowBytes: 1 << 20, ReportSeconds: 1}
+		if err := s.Send(&wire.StreamResponse{Message: &wire.StreamResponse_Welcome{Welcome: answer}}); err != nil {
+			return err
+		}
+		for {
+			r, err := s.Recv()
+			if err != nil {
+				return err
+			}
+			if p := r.GetReport(); p != nil {
+				reports <- p
+			}
+		}
+	})
+	<-plain
+	for range 2 {
+		select {
+		case p := <-reports:
+			r, err := wire.ReportFromWire(p)
+			if err != nil || r.BufferBytes != 42 || r.Skew < 59*time.Minute || r.Skew > 61*time.Minute {
+				t.Fatalf("%+v %v", r, err)
+			}
+		case <-time.After(patience):
+			t.Fatal("no report came")
+		}
+	}
+	if s := u.Status().ClockSkew; s < 59*time.Minute {
+		t.Errorf("the node is an hour ahead and says %s", s)
 	}
 }
 

@@ -41,6 +41,9 @@ type Config struct {
 	NodeName  string   // name that people know the host by
 	Version   string   // of agentd
 	Window    int64    // bytes on their way at most; 0: 16 MiB, and never more than the aggregator says
+	// Report says how the node is doing, to aggregators that ask for it; the
+	// uplink adds the clock's skew. nil: they are told nothing.
+	Report func() telemetry.NodeReport
 }
 
 // How long attempts and silences may last.
@@ -78,7 +81,7 @@ type Status struct {
 	InFlightFrames     int              `json:"inFlightFrames"`
 	InFlightBytes      int64            `json:"inFlightBytes"`
 	Throttled          []Throttled      `json:"throttled,omitempty"`
-	ClockSkew          string           `json:"clockSkew,omitempty"` // the aggregator's clock minus ours
+	ClockSkew          time.Duration    `json:"clockSkewNanos"` // our clock minus the aggregator's, at the last connection
 	LastError          string           `json:"lastError,omitempty"`
 	LastErrorAt        time.Time        `json:"lastErrorAt,omitzero"`
 }
