@@ -101,6 +101,30 @@ func TestAMissingFrameIsAskedForOnce(t *testing.T) {
 	}
 }
 
+// A node says how it is doing, of its own organisation only, and cannot make
+// the aggregator write more often than it asked for.
+func TestReportsAreKept(t *testing.T) {
+	b := start(t, nil, "org_a")
+	id := b.enrol(t, "org_a")
+	s := b.open(t, id)
+	report := func(budget uint64) *wire.StreamRequest {
+		return &wire.StreamRequest{Message: &wire.StreamRequest_Report{Report: &wire.Report{
+			BufferBudget: budget, Sequences: []*wire.Sequence{{Organisation: "org_foreign", Epoch: 1, Lane: wire.Lane_LANE_LOGS, Assigned: 5}},
+		}}}
+	}
+	for _, r := range []*wire.StreamRequest{report(7), report(8)} {
+		if err := s.Send(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.send(logs("org_a", 1, 1, "after it"))
+	s.acked("org_a", 1, 1)
+	r, ok := b.store.Report(id.id)
+	if !ok || r.BufferBudget != 7 || len(r.Sequences) != 1 || r.Sequences[0].Org != "org_a" {
+		t.Fatalf("%+v", r)
+	}
+}
+
 func TestLanesAndEnvironmentsKeepApart(t *testing.T) {
 	b := start(t, nil, "org_a")
 	s := b.open(t, b.enrol(t, ""))
