@@ -12,9 +12,9 @@
 // The messages are read by hand, over the wire format, by one table that both
 // encodings share (schema.go), instead of by generated code: this way limits
 // hold while a message is being read and not after it was built in memory, both
-// encodings give the same records by construction, a program that also links
-// OpenTelemetry's own generated code has no conflict of names, and the programs
-// stay smaller by 1 MiB.
+// encodings give the same records by construction, and a program that also links
+// OpenTelemetry's own generated code has no conflict of names. A program grows
+// by 0.31 MiB, conversion and all; the generated messages alone are 0.44 MiB.
 //
 // The package promises:
 //

@@ -45,7 +45,7 @@ func grow[T uint64 | float64](list []T, v T, d *distribution) []T {
 
 // histogram takes a point with buckets of stated bounds.
 func (d *decoder) histogram(h *metricHead, n node) {
-	var p distribution
+	p := distribution{pointHead: pointHead{attributes: d.own.again()}}
 	var counts []uint64
 	var bounds []float64
 	for f, v := range n.fields(histogramPoint) {
@@ -63,7 +63,7 @@ func (d *decoder) histogram(h *metricHead, n node) {
 		case 7:
 			bounds = grow(bounds, v.float(), &p)
 		case 9:
-			d.attribute(&p.attributes, v)
+			d.attribute(p.attributes, v)
 		case 10:
 			p.flags = v.uint()
 		case 11:
@@ -130,14 +130,14 @@ func adds(count uint64, lists ...[]uint64) bool {
 
 // exponential takes a point with buckets of growing width.
 func (d *decoder) exponential(h *metricHead, n node) {
-	var p distribution
+	p := distribution{pointHead: pointHead{attributes: d.own.again()}}
 	var e telemetry.Exponential
 	var scale int64
 	var positive, negative buckets
 	for f, v := range n.fields(exponentialPoint) {
 		switch f {
 		case 1:
-			d.attribute(&p.attributes, v)
+			d.attribute(p.attributes, v)
 		case 2:
 			p.start = v.uint()
 		case 3:

@@ -15,23 +15,21 @@ const maxNesting = 512
 func (r *reader) jsonFields(at int, s *schema) iter.Seq2[int, node] {
 	return func(yield func(int, node) bool) {
 		r.pos = at
-		asked := true
 		for key := range r.members('{', '}') {
 			decl := s.lookup(key)
-			if decl == nil || !asked {
+			switch {
+			case decl == nil:
 				r.skip()
-				continue
-			}
-			if !decl.repeated {
-				asked = r.offer(decl, yield)
-				continue
-			}
-			for range r.members('[', ']') {
-				if !asked {
-					r.skip()
-					continue
+			case !decl.repeated:
+				if !r.offer(decl, yield) {
+					return
 				}
-				asked = r.offer(decl, yield)
+			default:
+				for range r.members('[', ']') {
+					if !r.offer(decl, yield) {
+						return
+					}
+				}
 			}
 		}
 	}
@@ -41,12 +39,14 @@ func (r *reader) jsonFields(at int, s *schema) iter.Seq2[int, node] {
 func (r *reader) offer(decl *field, yield func(int, node) bool) bool {
 	r.space()
 	at := r.pos
-	more := yield(decl.number, node{r: r, decl: decl, at: at})
+	if !yield(decl.number, node{r: r, decl: decl, at: at}) {
+		return false
+	}
 	if r.err == nil && r.pos <= at {
 		r.pos = at
 		r.skip()
 	}
-	return more
+	return true
 }
 
 // lookup finds a field by its name; protobuf's own spelling is taken as well.
@@ -149,20 +149,24 @@ func (r *reader) string() (inside []byte, escaped bool) {
 		return nil, false
 	}
 	start := r.pos
-	for ; r.pos < len(r.data); r.pos++ {
-		switch c := r.data[r.pos]; {
-		case c == '"':
-			r.pos++
-			return r.data[start : r.pos-1], escaped
-		case c < ' ':
-			r.fail("JSON at byte %d: a control character in a string", r.pos)
-			return nil, false
-		case c == '\\':
-			escaped = true
-			if !r.escape() {
-				return nil, false
-			}
+	for i := start; i < len(r.data); i++ {
+		c := r.data[i]
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
 		}
+		r.pos = i
+		if c == '"' {
+			r.pos++
+			return r.data[start:i], escaped
+		}
+		if c != '\\' {
+			r.fail("JSON at byte %d: a control character in a string", i)
+			return nil, false
+		}
+		if !r.escape() {
+			return nil, false
+		}
+		i, escaped = r.pos, true
 	}
 	r.fail("JSON at byte %d: a string without an end", start)
 	return nil, false

@@ -13,7 +13,7 @@ type logRecord struct {
 	word           string // severity text
 	body           value
 	event          string
-	attributes     attributes
+	attributes     *attributes
 	trace, span    []byte
 }
 
@@ -22,7 +22,7 @@ func (d *decoder) log(n node) {
 	if !d.room() {
 		return
 	}
-	var r logRecord
+	r := logRecord{attributes: d.own.again()}
 	for f, v := range n.fields(logMessage) {
 		switch f {
 		case 1:
@@ -34,7 +34,7 @@ func (d *decoder) log(n node) {
 		case 5:
 			r.body = d.valueUpTo(MaxBody, v, 0) // a text is cut as a line is
 		case 6:
-			d.attribute(&r.attributes, v)
+			d.attribute(r.attributes, v)
 		case 7:
 			r.attributes.lost(v.uint())
 		case 9:
@@ -112,7 +112,7 @@ func (d *decoder) logMetadata(r *logRecord, e *telemetry.LogEntry) {
 	}
 	r.attributes.set("otel.scope.name", d.scope.name)
 	r.attributes.set("service.name", d.scope.service)
-	e.Metadata = d.object(&r.attributes, telemetry.MaxMetadata)
+	e.Metadata = d.object(r.attributes, telemetry.MaxMetadata)
 }
 
 // level maps the severity's number, else its word.

@@ -34,10 +34,10 @@ type metricHead struct {
 	monotonic   bool
 }
 
-// metric takes the points of one metric.
+// metric takes the points of one metric. All else is looked up first, because
+// fields may come in any order.
 func (d *decoder) metric(n node) {
 	var head metricHead
-	var data node
 	for f, v := range n.fields(metricMessage) {
 		switch f {
 		case 1:
@@ -45,36 +45,35 @@ func (d *decoder) metric(n node) {
 		case 3:
 			head.unit = d.short(v.text(), maxUnit)
 		default:
-			head.data, data = f, v
+			head.read(f, v)
 		}
 	}
 	if head.data == 0 {
 		d.res.Refused[NoData]++
 		return
 	}
-	for f, v := range data.fields(metricData) {
-		switch f {
-		case 2:
-			head.temporality = v.uint()
-		case 3:
-			if head.data == sum {
-				head.monotonic = v.isTrue()
+	for f, data := range n.fields(metricMessage) {
+		if f != head.data {
+			continue
+		}
+		for f, v := range data.fields(metricData) {
+			if f == 1 {
+				d.point(&head, v)
 			}
 		}
 	}
-	for f, v := range data.fields(metricData) {
-		if f == 1 {
-			d.point(&head, v)
-		}
-	}
-	d.behind(n)
 }
 
-// behind goes behind a message whose fields were looked at out of their order.
-func (d *decoder) behind(n node) {
-	if d.json && d.err == nil {
-		d.pos = n.at
-		d.skip()
+// read reads what a metric's data say beside the points.
+func (h *metricHead) read(data int, n node) {
+	h.data = data
+	for f, v := range n.fields(metricData) {
+		switch {
+		case f == 2 && data != gauge && data != summary:
+			h.temporality = v.uint()
+		case f == 3 && data == sum:
+			h.monotonic = v.isTrue()
+		}
 	}
 }
 
@@ -123,7 +122,7 @@ func (d *decoder) point(h *metricHead, n node) {
 // pointHead is what points of all kinds have.
 type pointHead struct {
 	start, time uint64
-	attributes  attributes
+	attributes  *attributes
 	flags       uint64
 }
 
@@ -131,7 +130,7 @@ type pointHead struct {
 // the series that they told apart become one.
 func (d *decoder) taken(h *metricHead, p *pointHead, m telemetry.MetricPoint) {
 	m.Name, m.Unit, m.Origin = h.name, h.unit, d.scope.origin
-	m.Attributes = d.labels(&p.attributes)
+	m.Attributes = d.labels(p.attributes)
 	d.pointTimes(p, &m)
 	size := 320 + len(m.Name)
 	for k, v := range m.Attributes {
@@ -182,7 +181,7 @@ func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
 
 // number takes a point of a gauge or sum.
 func (d *decoder) number(h *metricHead, n node) {
-	var p pointHead
+	p := pointHead{attributes: d.own.again()}
 	value, given := 0.0, false
 	for f, v := range n.fields(numberPoint) {
 		switch f {
@@ -195,7 +194,7 @@ func (d *decoder) number(h *metricHead, n node) {
 		case 6:
 			value, given = float64(v.int()), true
 		case 7:
-			d.attribute(&p.attributes, v)
+			d.attribute(p.attributes, v)
 		case 8:
 			p.flags = v.uint()
 		}
@@ -229,7 +228,7 @@ const maxQuantiles = 16
 // summary takes a point that an emitter has summed up itself: its count and sum
 // as counters, and a gauge for each quantile.
 func (d *decoder) summary(h *metricHead, n node) {
-	var p pointHead
+	p := pointHead{attributes: d.own.again()}
 	var count uint64
 	total := 0.0
 	type quantile struct{ of, value float64 }
@@ -260,7 +259,7 @@ func (d *decoder) summary(h *metricHead, n node) {
 			}
 			quantiles = append(quantiles, q)
 		case 7:
-			d.attribute(&p.attributes, v)
+			d.attribute(p.attributes, v)
 		case 8:
 			p.flags = v.uint()
 		}
@@ -281,9 +280,9 @@ func (d *decoder) summary(h *metricHead, n node) {
 	d.taken(&part, &p, telemetry.MetricPoint{Kind: telemetry.Cumulative, Value: float64(count)})
 	part.name, part.unit = h.name+".sum", h.unit
 	d.taken(&part, &p, telemetry.MetricPoint{Kind: telemetry.Cumulative, Value: total})
-	own := p.attributes
+	own := p.attributes.list
 	for _, q := range quantiles {
-		p.attributes = attributes{list: append([]attribute{textAttribute("quantile", strconv.FormatFloat(q.of, 'g', -1, 64))}, own.list...), names: own.names}
+		p.attributes.list = append([]attribute{textAttribute("quantile", strconv.FormatFloat(q.of, 'g', -1, 64))}, own...)
 		d.taken(h, &p, telemetry.MetricPoint{Kind: telemetry.Gauge, Value: q.value})
 	}
 }

@@ -38,7 +38,8 @@ type node struct {
 }
 
 // fields walks over the fields of a message that the schema knows, in the order
-// they come; of a repeated field over every element. It may be walked again.
+// they come; of a repeated field over every element. It may be walked again, and
+// must be where a walk was left early.
 func (n node) fields(s *schema) iter.Seq2[int, node] {
 	if n.r.json {
 		return n.r.jsonFields(n.at, s)
@@ -46,14 +47,14 @@ func (n node) fields(s *schema) iter.Seq2[int, node] {
 	return n.r.protoFields(n.b, s)
 }
 
-// find returns the last field of that number, which is the one that counts.
+// find returns the first field of that number. Walk over the fields after it.
 func (n node) find(s *schema, number int) (found node, ok bool) {
 	for f, v := range n.fields(s) {
 		if f == number {
-			found, ok = v, true
+			return v, true
 		}
 	}
-	return found, ok
+	return node{}, false
 }
 
 // text is a string as it was sent.

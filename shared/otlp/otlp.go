@@ -172,6 +172,8 @@ type decoder struct {
 	seen  int // records
 	made  int // bytes of them, about
 	scope scope
+	own   attributes // of the record being read
+	part  attributes // of its event or link
 }
 
 // scope is what the records of one scope of one resource share.
@@ -243,7 +245,7 @@ func (d *decoder) resource(group node, s *shape) (refused bool, origin telemetry
 
 // enter reads what a scope says of itself.
 func (d *decoder) enter(inner node, s *shape, origin telemetry.Origin, resource attributes) {
-	var version, schemaURL string
+	version := ""
 	d.scope = scope{origin: origin}
 	d.scope.service, _ = cut(resource.text("service.name"), maxMetricValue)
 	if n, ok := inner.find(s.scope, 1); ok {
@@ -256,15 +258,11 @@ func (d *decoder) enter(inner node, s *shape, origin telemetry.Origin, resource 
 			}
 		}
 	}
-	if n, ok := inner.find(s.scope, 3); ok {
-		schemaURL = d.short(n.text(), maxWord)
-	}
 	if d.res.Signal != Traces {
 		return
 	}
 	resource = resource.clone() // the next scope adds its own
 	resource.set("otel.scope.version", version)
-	resource.set("otel.scope.schema_url", schemaURL)
 	d.scope.resource = d.object(&resource, MaxResource)
 }
 

@@ -70,14 +70,14 @@ var enumWords = map[string][]string{
 // Requests of the three signals have the same shape: resources, scopes, records.
 var (
 	logsRequest     = message("ExportLogsServiceRequest", many(1, "resourceLogs", messageKind))
-	resourceLogs    = message("ResourceLogs", one(1, "resource", messageKind), many(2, "scopeLogs", messageKind), one(3, "schemaUrl", textKind))
-	scopeLogs       = message("ScopeLogs", one(1, "scope", messageKind), many(2, "logRecords", messageKind), one(3, "schemaUrl", textKind))
+	resourceLogs    = message("ResourceLogs", one(1, "resource", messageKind), many(2, "scopeLogs", messageKind))
+	scopeLogs       = message("ScopeLogs", one(1, "scope", messageKind), many(2, "logRecords", messageKind))
 	tracesRequest   = message("ExportTraceServiceRequest", many(1, "resourceSpans", messageKind))
-	resourceSpans   = message("ResourceSpans", one(1, "resource", messageKind), many(2, "scopeSpans", messageKind), one(3, "schemaUrl", textKind))
-	scopeSpans      = message("ScopeSpans", one(1, "scope", messageKind), many(2, "spans", messageKind), one(3, "schemaUrl", textKind))
+	resourceSpans   = message("ResourceSpans", one(1, "resource", messageKind), many(2, "scopeSpans", messageKind))
+	scopeSpans      = message("ScopeSpans", one(1, "scope", messageKind), many(2, "spans", messageKind))
 	metricsRequest  = message("ExportMetricsServiceRequest", many(1, "resourceMetrics", messageKind))
-	resourceMetrics = message("ResourceMetrics", one(1, "resource", messageKind), many(2, "scopeMetrics", messageKind), one(3, "schemaUrl", textKind))
-	scopeMetrics    = message("ScopeMetrics", one(1, "scope", messageKind), many(2, "metrics", messageKind), one(3, "schemaUrl", textKind))
+	resourceMetrics = message("ResourceMetrics", one(1, "resource", messageKind), many(2, "scopeMetrics", messageKind))
+	scopeMetrics    = message("ScopeMetrics", one(1, "scope", messageKind), many(2, "metrics", messageKind))
 )
 
 var (

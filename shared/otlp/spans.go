@@ -13,7 +13,7 @@ var spanKinds = [...]telemetry.SpanKind{
 type spanRecord struct {
 	trace, id, parent []byte
 	start, end        uint64
-	attributes        attributes
+	attributes        *attributes
 	events, links     uint64 // dropped
 	eventBytes        int
 }
@@ -24,7 +24,7 @@ func (d *decoder) span(n node) {
 		return
 	}
 	s := telemetry.Span{Origin: d.scope.origin, Scope: d.scope.name, Resource: d.scope.resource}
-	var r spanRecord
+	r := spanRecord{attributes: d.own.again()}
 	for f, v := range n.fields(spanMessage) {
 		switch f {
 		case 1:
@@ -38,7 +38,7 @@ func (d *decoder) span(n node) {
 		case 8:
 			r.end = v.uint()
 		case 9:
-			d.attribute(&r.attributes, v)
+			d.attribute(r.attributes, v)
 		case 10:
 			r.attributes.lost(v.uint())
 		default:
@@ -56,7 +56,7 @@ func (d *decoder) span(n node) {
 	if r.links > 0 {
 		notes = append(notes, number(droppedLinks, r.links))
 	}
-	s.Attributes = d.object(&r.attributes, telemetry.MaxSpanAttributes, notes...)
+	s.Attributes = d.object(r.attributes, telemetry.MaxSpanAttributes, notes...)
 	d.weigh(512+len(s.Name)+len(s.Error)+len(s.Attributes)+r.eventBytes+80*len(s.Events)+128*len(s.Links), len(s.Resource))
 	d.res.Spans = append(d.res.Spans, s)
 }
@@ -155,7 +155,7 @@ func (d *decoder) spanEvent(n node, s *telemetry.Span, r *spanRecord) {
 		return
 	}
 	var e telemetry.SpanEvent
-	var a attributes
+	a := d.part.again()
 	for f, v := range n.fields(spanEvent) {
 		switch f {
 		case 1:
@@ -166,19 +166,19 @@ func (d *decoder) spanEvent(n node, s *telemetry.Span, r *spanRecord) {
 				d.res.Dropped[NameCut]++
 			}
 		case 3:
-			d.attribute(&a, v)
+			d.attribute(a, v)
 		case 4:
 			a.lost(v.uint())
 		}
 	}
-	e.Attributes = d.object(&a, max(MaxEvents-r.eventBytes, 2*droppedRoom))
+	e.Attributes = d.object(a, max(MaxEvents-r.eventBytes, 2*droppedRoom))
 	r.eventBytes += len(e.Attributes)
 	s.Events = append(s.Events, e)
 }
 
 func (d *decoder) spanLink(n node, s *telemetry.Span, r *spanRecord) {
 	var l telemetry.SpanLink
-	var a attributes
+	a := d.part.again()
 	var trace, own bool
 	if len(s.Links) < telemetry.MaxSpanLinks {
 		for f, v := range n.fields(spanLink) {
@@ -188,7 +188,7 @@ func (d *decoder) spanLink(n node, s *telemetry.Span, r *spanRecord) {
 			case 2:
 				l.Span, own = spanID(v.bytes())
 			case 4:
-				d.attribute(&a, v)
+				d.attribute(a, v)
 			case 5:
 				a.lost(v.uint())
 			}
@@ -199,7 +199,7 @@ func (d *decoder) spanLink(n node, s *telemetry.Span, r *spanRecord) {
 		d.res.Dropped[SpanLinks]++
 		return
 	}
-	l.Attributes = d.object(&a, max(MaxEvents-r.eventBytes, 2*droppedRoom))
+	l.Attributes = d.object(a, max(MaxEvents-r.eventBytes, 2*droppedRoom))
 	r.eventBytes += len(l.Attributes)
 	s.Links = append(s.Links, l)
 }

@@ -218,6 +218,13 @@ func (d *decoder) attribute(a *attributes, n node) {
 	}
 }
 
+// again empties a for the next record.
+func (a *attributes) again() *attributes {
+	a.list, a.dropped = a.list[:0], 0
+	a.names = names{list: a.names.list[:0]}
+	return a
+}
+
 // clone is a copy that can be added to.
 func (a *attributes) clone() attributes {
 	return attributes{
