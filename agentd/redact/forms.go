@@ -1,0 +1,216 @@
+package redact
+
+import (
+	"bytes"
+	"strings"
+)
+
+// jwt adds a JSON web token whose first part begins at start: three parts in
+// base64, or five where it is encrypted.
+func (s *scan) jwt(rule ruleNumber, start int) {
+	if start < s.specificEnd || start < s.jwtFailed || !s.startsWord(start) {
+		return
+	}
+	const least = 8
+	first := s.run(url64, start)
+	end := first
+	n := 1
+	for n < 5 && s.byteAt(end) == '.' && s.is(url64, end+1) {
+		end = s.run(url64, end+1)
+		n++
+	}
+	if n < 2 || first-start < least || end-first < least {
+		s.jwtFailed = first // so will every other one inside this part
+		return
+	}
+	s.specific(rule, start, end)
+}
+
+// privateKey adds the body of a PEM block whose label ends with the keyword at
+// [start,end).
+func (s *scan) privateKey(rule ruleNumber, start, end int) {
+	body, ok := s.keyHeader(start, end)
+	if !ok || body < s.specificEnd {
+		return
+	}
+	const least = 32
+	if !s.pemEnd.holds(body) {
+		s.pemEnd = extent{body, len(s.text) + 1}
+		if i := bytes.Index(s.text[body:], []byte(pemFooter)); i >= 0 {
+			s.pemEnd.end = body + i + 1
+		}
+	}
+	if footer := s.pemEnd.end - 1; footer < len(s.text) && footer-body >= least {
+		s.specific(rule, body, footer)
+		return
+	}
+	// The rest is missing: as much as looks like a key.
+	p := body
+	for p-body < 8 && s.is(pemBody, p) && (!s.is(b64, p) || s.byteAt(p-1) == '\\') {
+		p++
+	}
+	if s.run(b64, p)-p >= least {
+		s.specific(rule, body, s.run(pemBody, body))
+	}
+}
+
+const (
+	pemHeader = "-----BEGIN "
+	pemFooter = "-----END"
+)
+
+// keyHeader returns the end of the line -----BEGIN … PRIVATE KEY-----.
+func (s *scan) keyHeader(start, end int) (body int, ok bool) {
+	from := max(0, start-24)
+	if !bytes.Contains(s.text[from:start], []byte(pemHeader)) {
+		return 0, false
+	}
+	rest := s.text[end:min(len(s.text), end+16)]
+	rest, block := bytes.CutPrefix(rest, []byte(" BLOCK"))
+	if !bytes.HasPrefix(rest, []byte("-----")) {
+		return 0, false
+	}
+	end += len("-----")
+	if block {
+		end += len(" BLOCK")
+	}
+	return end, true
+}
+
+// urlPassword adds the password in scheme://user:password@host, whose :// is
+// at [start,end).
+func (s *scan) urlPassword(rule ruleNumber, start, end int) {
+	if !s.is(alnum, start-1) || start < s.genericEnd {
+		return
+	}
+	p := end
+	defer func() { s.steps += p - end + 1 }()
+	for ; p < len(s.text) && s.text[p] != ':'; p++ {
+		if n := markerLen(s.text[p:]); n > 0 {
+			p += n - 1
+			continue
+		}
+		if s.text[p] == '@' || endsAuthority(s.text[p]) {
+			return
+		}
+	}
+	p++
+	from, at := p, -1
+	for ; p < len(s.text) && !endsAuthority(s.text[p]); p++ {
+		if s.text[p] == '@' {
+			at = p
+		}
+	}
+	if at < 0 {
+		return
+	}
+	if from = skipMarkers(s.text, from); from < at && !placeholder(s.text[from:at]) {
+		s.generic(rule, from, at)
+	}
+}
+
+func endsAuthority(c byte) bool {
+	return c <= ' ' || strings.IndexByte("/?#\"'`<>\\|", c) >= 0
+}
+
+// authorization adds the credentials of an Authorization header, whose name
+// is at [start,end).
+func (s *scan) authorization(rule ruleNumber, start, end int) {
+	if start < s.genericEnd {
+		return
+	}
+	p, separator, ok := s.separator(start, end)
+	if !ok || separator == '>' || separator == ' ' {
+		return
+	}
+	p = s.skip(p, '[', 1) // {"Authorization":["Bearer …"]}
+	p = s.skip(p, '\\', 8)
+	if s.isQuote(p) {
+		p++
+	}
+	scheme := s.text[p:min(len(s.text), p+20)]
+	space := bytes.IndexByte(scheme, ' ')
+	whole := false // several parameters follow
+	known := false
+	if space > 0 {
+		switch strings.ToLower(string(scheme[:space])) {
+		case "bearer", "basic", "token", "bot", "apikey", "key", "negotiate", "ntlm", "splunk", "oauth":
+			known = true
+		case "digest", "aws4-hmac-sha256", "hawk", "signature":
+			known, whole = true, true
+		}
+	}
+	if known {
+		p = s.skip(p+space, ' ', 4)
+	}
+	p = skipMarkers(s.text, p)
+	to := s.run(credential, p)
+	if whole {
+		to = s.lineEnd(p)
+	}
+	v := s.text[p:to]
+	if len(v) < 4 || placeholder(v) || lettersOnly(v) && len(v) < 16 || !known && !looksRandom(v) {
+		return
+	}
+	s.generic(rule, p, to)
+}
+
+// lineEnd returns the end of a header's value: a quote or the line's end.
+func (s *scan) lineEnd(from int) int {
+	end := bytes.IndexAny(s.text[from:], "\"'`\r\n\\")
+	if end < 0 {
+		end = len(s.text) - from
+	}
+	s.steps += end
+	return from + end
+}
+
+// bearer adds the token after "Bearer ".
+func (s *scan) bearer(rule ruleNumber, start, end int) {
+	if start < s.genericEnd || !s.startsWord(start) {
+		return
+	}
+	p := skipMarkers(s.text, end)
+	to := s.run(credential, p)
+	v := s.text[p:min(to, p+checkLimit)]
+	if to-p >= 16 && (looksRandom(v) || to-p >= 40 && hasDigit(v)) {
+		s.generic(rule, p, to)
+	}
+}
+
+// basic adds what follows "Basic " where it is user:password in base64.
+func (s *scan) basic(rule ruleNumber, start, end int) {
+	if start < s.genericEnd || !s.startsWord(start) {
+		return
+	}
+	if to := s.run(b64, end); basic(s.text[end:min(to, end+513)]) {
+		s.generic(rule, end, to)
+	}
+}
+
+// cookie adds the value of a Cookie or Set-Cookie header.
+func (s *scan) cookie(rule ruleNumber, start, end int) {
+	if start < s.genericEnd {
+		return
+	}
+	p, separator, ok := s.separator(start, end)
+	if !ok || separator == '>' || separator == ' ' {
+		return
+	}
+	p = s.skip(p, '[', 1)
+	p = s.skip(p, '\\', 8)
+	if s.isQuote(p) {
+		p++
+	}
+	equals := p
+	for equals-p < 64 && s.is(name, equals) {
+		equals++
+	}
+	s.steps += equals - p
+	if equals == p || s.byteAt(equals) != '=' {
+		return
+	}
+	if to := s.lineEnd(equals); to-equals > 8 {
+		s.generic(rule, p, to)
+	}
+}

@@ -1,0 +1,160 @@
+package redact
+
+import (
+	"encoding/binary"
+	"strings"
+)
+
+// minKeyword is the least length of a keyword: one that is three bytes long
+// covers a whole pair of bytes at an even position, wherever it begins.
+const minKeyword = 3
+
+// keyword is a literal that a secret cannot do without.
+type keyword struct {
+	text  string // in lower case where fold is set
+	fold  bool   // found in any case (ASCII)
+	named bool   // it ends a name, after which a value may follow
+	// match looks at the text around a keyword at [start,end) and adds spans.
+	match func(s *scan, start, end int)
+}
+
+// index finds all keywords in one pass. It looks at the pairs of bytes at even
+// positions only: of each keyword two pairs are known, the rarest one at an
+// even and the rarest one at an odd offset, so that each occurrence is met
+// exactly once, and most pairs of ordinary text belong to none.
+type index struct {
+	bits   [1 << 16 / 64]uint64 // the pairs of bytes that belong to a keyword
+	group  [1 << 16]uint16      // pair -> 1 + its place in groups
+	groups [][]probe
+}
+
+// probe is a keyword that has a certain pair at offset.
+type probe struct {
+	keyword *keyword
+	offset  int
+}
+
+func newIndex(keywords []*keyword) *index {
+	ix := &index{}
+	for _, k := range keywords {
+		for parity := range 2 {
+			best := -1
+			for o := parity; o+2 <= len(k.text); o += 2 {
+				if best < 0 || pairCost(k, o) < pairCost(k, best) {
+					best = o
+				}
+			}
+			for _, pair := range pairs(k, best) {
+				ix.add(pair, probe{k, best})
+			}
+		}
+	}
+	return ix
+}
+
+func (ix *index) add(pair uint16, p probe) {
+	if ix.group[pair] == 0 {
+		ix.groups = append(ix.groups, nil)
+		ix.group[pair] = uint16(len(ix.groups)) // fewer than the pairs there are
+		ix.bits[pair>>6] |= 1 << (pair & 63)
+	}
+	g := &ix.groups[ix.group[pair]-1]
+	*g = append(*g, p)
+}
+
+// pairs returns the pair of a keyword at offset, in all cases that it is found in.
+func pairs(k *keyword, offset int) []uint16 {
+	var out []uint16
+	for _, a := range cases(k.text[offset], k.fold) {
+		for _, b := range cases(k.text[offset+1], k.fold) {
+			out = append(out, uint16(a)|uint16(b)<<8)
+		}
+	}
+	return out
+}
+
+func cases(c byte, fold bool) []byte {
+	if fold && 'a' <= c && c <= 'z' {
+		return []byte{c, c - 'a' + 'A'}
+	}
+	return []byte{c}
+}
+
+// byFrequency has the bytes that logs are made of, the most frequent first.
+const byFrequency = ` e0tai1nor"2s:3l-4d5c.=u6m7/p8_9g,fhbywvk{}[]()'xzjqTEISARNODC`
+
+func pairCost(k *keyword, offset int) int {
+	cost := func(c byte) int {
+		i := strings.IndexByte(byFrequency, c)
+		if i < 0 {
+			return 1
+		}
+		return 1 + len(byFrequency) - i
+	}
+	return cost(k.text[offset]) * cost(k.text[offset+1])
+}
+
+// next returns the first even position at or after from (which is even) whose
+// pair belongs to a keyword, or -1.
+func (ix *index) next(text []byte, from int) int {
+	i := from
+	for ; i+8 <= len(text); i += 8 {
+		v := binary.LittleEndian.Uint64(text[i:])
+		a, b, c, d := uint16(v), uint16(v>>16), uint16(v>>32), uint16(v>>48) //nolint:gosec // cut on purpose
+		hit := ix.bits[a>>6]>>(a&63) | ix.bits[b>>6]>>(b&63) | ix.bits[c>>6]>>(c&63) | ix.bits[d>>6]>>(d&63)
+		if hit&1 != 0 {
+			break
+		}
+	}
+	for ; i+2 <= len(text); i += 2 {
+		pair := binary.LittleEndian.Uint16(text[i:])
+		if ix.bits[pair>>6]>>(pair&63)&1 != 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// probes returns the keywords that may be at a position that next returned.
+func (ix *index) probes(text []byte, at int) []probe {
+	return ix.groups[ix.group[binary.LittleEndian.Uint16(text[at:])]-1]
+}
+
+// found reports whether the keyword is in text where the pair at position at
+// says, and where it begins.
+func (p probe) found(text []byte, at int) (start int, ok bool) {
+	start = at - p.offset
+	k := p.keyword
+	if start < 0 || start+len(k.text) > len(text) {
+		return 0, false
+	}
+	end := start + len(k.text)
+	if k.named && (end == len(text) || classes[text[end]]&(1<<afterName) == 0) {
+		return 0, false
+	}
+	there := text[start:end]
+	if !k.fold {
+		return start, string(there) == k.text
+	}
+	return start, equalFold(there, k.text)
+}
+
+// equalFold compares with a text in lower case.
+func equalFold(b []byte, lower string) bool {
+	if len(b) != len(lower) {
+		return false
+	}
+	for i, c := range b {
+		if toLower(c) != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func toLower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
