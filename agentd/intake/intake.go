@@ -57,8 +57,7 @@ type Redactor interface {
 	Redact(dst, text []byte, hit func(rule string)) []byte
 }
 
-// Config of an Intake. The zero value takes lines as they are: no structure, no
-// joining, no redaction.
+// Config of an Intake.
 type Config struct {
 	// RequireOrg is for platform nodes: records without an organisation are
 	// dropped and counted. Otherwise the node's certificate says whose records
@@ -66,6 +65,13 @@ type Config struct {
 	RequireOrg bool
 	// MaxDelay is how long a cut waits while more lines arrive; 0: 25 ms.
 	MaxDelay time.Duration
+	// NoStructure leaves lines as they are: their level is looked for in their
+	// first words only.
+	NoStructure bool
+	// KeepANSI leaves terminal escape sequences in messages.
+	KeepANSI bool
+	// KeepRaw says when a line's exact bytes are kept, in its metadata.
+	KeepRaw KeepRaw
 	// Redactor takes out secrets before anything is kept; nil: nothing does.
 	Redactor Redactor
 }
@@ -91,6 +97,7 @@ type Intake struct {
 	hits                hits
 	onHit               func(rule string)
 	redacted, unescaped []byte
+	raw, rawBytes       []byte
 	// latest holds what sources emitted last, durable or not yet; nil values
 	// delete and go when that is durable.
 	latest map[string][]byte
@@ -107,6 +114,7 @@ func New(cfg Config, queue Queue, log hclog.Logger, reg prometheus.Registerer) *
 		changed: make(chan struct{}), arrived: make(chan struct{}, 1), warned: map[string]struct{}{}, latest: map[string][]byte{},
 	}
 	in.onHit = in.hits.add
+	in.parse.plain, in.parse.keepANSI = cfg.NoStructure, cfg.KeepANSI
 	return in
 }
 

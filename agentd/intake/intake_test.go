@@ -37,10 +37,10 @@ type memory struct {
 }
 
 type appended struct {
-	at        time.Time
-	headers   []frame.Header
-	lines     []telemetry.LogEntry
-	scopes    []telemetry.Scope // of the lines
+	at      time.Time
+	headers []frame.Header
+	lines   []telemetry.LogEntry
+	scopes  []telemetry.Scope // of the lines
 	telemetry.Records
 	positions map[string][]byte
 	bodyBytes int

@@ -1,27 +1,14 @@
 package intake
 
-import (
-	"bytes"
+import "github.com/theazo/observability/shared/telemetry"
 
-	"github.com/theazo/observability/shared/telemetry"
-)
-
-// How far into a line a level is looked for.
-const (
-	headBytes   = 96
-	logfmtBytes = 512
-	// proseWords of lower-case letters end the head of a line: what follows is
-	// somebody's sentence.
-	proseWords = 2
-)
+// headBytes is how far into a line of text a level is looked for.
+const headBytes = 96
 
 // plainLevel finds the level that a line of plain text states; doc.go lists
 // the forms.
 func plainLevel(text []byte) (level telemetry.Level, stated bool) {
 	if level, ok := klogLevel(text); ok {
-		return level, true
-	}
-	if level, ok := logfmtLevel(text[:min(len(text), logfmtBytes)]); ok {
 		return level, true
 	}
 	if level, ok := headLevel(text[:min(len(text), headBytes)]); ok {
@@ -30,9 +17,16 @@ func plainLevel(text []byte) (level telemetry.Level, stated bool) {
 	return telemetry.Info, false
 }
 
-// klogLevel reads "E1122 07:00:00.000000".
+// klogLevel reads "E1122 07:00:00.000000", and "E20261122" as glog writes it.
 func klogLevel(b []byte) (telemetry.Level, bool) {
-	if len(b) < 14 || !digits(b[1:5]) || b[5] != ' ' || b[8] != ':' || b[11] != ':' || !digits(b[6:8]) {
+	if len(b) < 14 || b[0] < 'E' || b[0] > 'W' || !digits(b[1:5]) {
+		return 0, false
+	}
+	at := 5
+	if len(b) >= 18 && digits(b[5:9]) {
+		at = 9
+	}
+	if b[at] != ' ' || b[at+3] != ':' || b[at+6] != ':' || !digits(b[at+1:at+3]) {
 		return 0, false
 	}
 	switch b[0] {
@@ -55,97 +49,192 @@ func digits(b []byte) bool {
 	return true
 }
 
-// logfmtLevel reads "level=warn".
-func logfmtLevel(b []byte) (telemetry.Level, bool) {
-	for at := 0; ; {
-		i := bytes.IndexByte(b[at:], '=')
-		if i < 0 {
-			return 0, false
-		}
-		key, value := lastWord(b[at:at+i]), b[at+i+1:]
-		at += i + 1
-		if !isLevelKey(key) {
-			continue
-		}
-		value = bytes.TrimLeft(value, `"'`)
-		n := 0
-		for n < len(value) && letter(value[n]) {
-			n++
-		}
-		if level, ok := levelOf(value[:n]); ok {
-			return level, true
-		}
-	}
-}
-
-// lastWord is what follows the last space.
-func lastWord(b []byte) []byte {
-	i := len(b)
-	for i > 0 && b[i-1] != ' ' && b[i-1] != '\t' {
-		i--
-	}
-	return b[i:]
-}
-
 func isLevelKey(k []byte) bool {
 	switch string(k) {
-	case "level", "lvl", "severity", "loglevel", "levelname", "log.level", "@level", "LEVEL", "Level":
+	case "level", "lvl", "severity", "loglevel", "levelname", "log.level", "@level", "@l", "LEVEL", "Level", "Severity",
+		"severity_text", "severityText", "SeverityText":
 		return true
 	}
 	return false
 }
 
+// head is what was seen of a line before the word that is looked at.
+type head struct {
+	b       []byte
+	words   int // of letters
+	numbers int // words with digits, but for those in brackets
+	prose   int // words that belong to somebody's sentence
+	negates bool
+}
+
 // headLevel looks for a level word among the first words: in capitals, in
-// brackets, or leading and with a colon.
+// brackets, or leading and with a colon. Words of a sentence end the search:
+// "no ERROR found" states nothing.
 func headLevel(b []byte) (telemetry.Level, bool) {
-	prose, words := 0, 0
+	h := head{b: b}
 	for at := 0; at < len(b); {
 		c := b[at]
 		if classes[c] == 0 {
-			if c == 0x1b {
-				at += escapeLength(b[at:])
+			if c == escape {
+				s := stripper{text: b}
+				at += max(s.sequence(at), 1)
 				continue
 			}
 			at++
 			continue
 		}
-		end, all := at, inWord|isLetter|isCapital
+		end, all, any := at, inWord|isLetter|isCapital, uint8(0)
 		for end < len(b) && classes[b[end]] != 0 {
 			all &= classes[b[end]]
+			any |= classes[b[end]]
 			end++
 		}
-		if all&isLetter != 0 {
-			capitals := all&isCapital != 0
-			if level, ok := levelOf(b[at:end]); ok && (capitals || framed(b, at, end, words == 0)) {
-				return level, true
-			}
-			words++
-			if !capitals {
-				if prose++; prose >= proseWords {
-					return 0, false
-				}
-			}
+		level, ok, on := h.word(at, end, all, any)
+		if ok || !on {
+			return level, ok
 		}
 		at = end
 	}
 	return 0, false
 }
 
-// framed reports whether the word stands in brackets or bars, or begins the
-// text and is followed by a colon.
-func framed(b []byte, at, end int, first bool) bool {
-	before, after := byte(0), byte(0)
-	if at > 0 {
-		before = b[at-1]
+// word looks at one word; on says whether to go on.
+func (h *head) word(at, end int, all, any uint8) (level telemetry.Level, ok, on bool) {
+	word := h.b[at:end]
+	before, after := h.around(at, end)
+	bracketed := opens(before) || closes(after)
+	if all&isLetter == 0 {
+		if level, ok := h.nameLevel(word, after); ok {
+			return level, true, false
+		}
+		if any&isDigit != 0 && !(bracketed && opens(before) && closes(after)) {
+			h.numbers++
+		}
+		return 0, false, true
 	}
-	if end < len(b) {
-		after = b[end]
+	capitals := all&isCapital != 0
+	level, ok = levelOf(word)
+	if !ok && capitals && after == ':' && string(word) == "LOG" { // PostgreSQL's
+		level, ok = telemetry.Info, true
+	}
+	if !ok && h.words == 0 && after == ':' {
+		level, ok = leadingLevel(word)
 	}
 	switch {
-	case before == '[' && after == ']', before == '<' && after == '>', before == '(' && after == ')', before == '|' && after == '|':
+	case !ok:
+	case framed(h.b, at, end), h.words == 0 && after == ':':
+		return level, true, false
+	case capitals && before != '"' && before != '\'' && before != '`' && h.mayState(word, after):
+		return level, true, false
+	}
+	if bracketed {
+		return 0, false, true
+	}
+	h.words++
+	if after == ':' || !h.followed(end) || isCalendar(word) || capitals && h.zone(at) {
+		return 0, false, true
+	}
+	h.prose++
+	h.negates = negates(word)
+	return 0, false, h.prose < 2
+}
+
+// around returns the bytes before and after a word; 0: there is none.
+func (h *head) around(at, end int) (before, after byte) {
+	if at > 0 {
+		before = h.b[at-1]
+	}
+	if end < len(h.b) {
+		after = h.b[end]
+	}
+	return before, after
+}
+
+// mayState reports whether a word in capitals states a level after what was
+// seen: nothing, or a time and at most one name.
+func (h *head) mayState(word []byte, after byte) bool {
+	switch {
+	case h.prose > 0:
+		return h.numbers >= 2 && !h.negates
+	case h.numbers > 0:
+		return h.numbers > 1
+	case h.words == 0 && (h.b[0] == '-' || h.b[0] == '*' || h.b[0] == '#' || h.b[0] == '+' || h.b[0] == '>'):
+		return false // an item of somebody's list
+	case after == ':':
 		return true
 	}
-	return first && after == ':'
+	switch string(word) {
+	case "EMERGENCY", "ALERT", "NOTICE", "PANIC", "SEVERE", "INFORMATION", "VERBOSE":
+		return false // a text may begin so
+	}
+	return true
+}
+
+func opens(c byte) bool { return c == '[' || c == '(' || c == '<' || c == '{' || c == '|' }
+
+func closes(c byte) bool { return c == ']' || c == ')' || c == '>' || c == '}' || c == '|' }
+
+// followed reports whether the text goes on with another word.
+func (h *head) followed(end int) bool {
+	i := end
+	for i < len(h.b) && h.b[i] == ' ' {
+		i++
+	}
+	return i > end && i < len(h.b) && classes[h.b[i]] != 0
+}
+
+// zone reports whether a number stands before the word at: "07:00:00 UTC".
+func (h *head) zone(at int) bool {
+	return at >= 2 && h.b[at-1] == ' ' && classes[h.b[at-2]]&isDigit != 0
+}
+
+// nameLevel reads a level at the beginning or end of a name: "INFO/worker-1",
+// and "app.ERROR:".
+func (h *head) nameLevel(word []byte, after byte) (telemetry.Level, bool) {
+	if h.prose > 0 {
+		return 0, false
+	}
+	for i, c := range word {
+		if c != '/' && c != '.' {
+			continue
+		}
+		part := word[:i]
+		if c == '.' {
+			if after != ':' {
+				return 0, false
+			}
+			part = word[i+1:]
+		}
+		for _, l := range part {
+			if classes[l]&isCapital == 0 {
+				return 0, false
+			}
+		}
+		return levelOf(part)
+	}
+	return 0, false
+}
+
+// framed reports whether the word stands in brackets or bars, filled up with
+// spaces or after a name.
+func framed(b []byte, at, end int) bool {
+	i, j := at-1, end
+	for j < len(b) && b[j] == ' ' {
+		j++
+	}
+	for i >= 0 && b[i] == ' ' {
+		i--
+	}
+	if i < 0 || j == len(b) {
+		return false
+	}
+	switch before, after := b[i], b[j]; {
+	case before == '[' && after == ']', before == '<' && after == '>', before == '(' && after == ')', before == '|' && after == '|':
+		return true
+	case before == ':' && after == ']' && i == at-1: // Apache's [core:error]
+		return true
+	}
+	return false
 }
 
 // What a byte of a line's head is. A dot or slash is in a word, and makes it a
@@ -154,6 +243,7 @@ const (
 	inWord uint8 = 1 << iota
 	isLetter
 	isCapital
+	isDigit
 )
 
 var classes = func() (c [256]uint8) {
@@ -164,7 +254,9 @@ var classes = func() (c [256]uint8) {
 			c[i] = inWord | isLetter | isCapital
 		case letter(b):
 			c[i] = inWord | isLetter
-		case b >= '0' && b <= '9', b == '.', b == '/', b == '_', b == '=', b >= 0x80:
+		case b >= '0' && b <= '9':
+			c[i] = inWord | isDigit
+		case b == '.', b == '/', b == '_', b == '=', b >= 0x80:
 			c[i] = inWord
 		}
 	}
@@ -173,17 +265,70 @@ var classes = func() (c [256]uint8) {
 
 func letter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
-// escapeLength is the length of an ANSI escape sequence, at least 1.
-func escapeLength(b []byte) int {
-	if len(b) < 2 || b[1] != '[' {
-		return 1
+// isCalendar reports whether the word is the name of a month or day, as times
+// have it.
+func isCalendar(word []byte) bool {
+	if len(word) != 3 {
+		return false
 	}
-	for i := 2; i < len(b); i++ {
-		if b[i] >= 0x40 && b[i] <= 0x7e {
-			return i + 1
+	switch string(word) {
+	case "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+		"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun":
+		return true
+	}
+	return false
+}
+
+// negates reports whether the word makes a sentence of what follows it.
+func negates(word []byte) bool {
+	switch string(word) {
+	case "no", "No", "NO", "not", "without", "an", "An", "a", "the", "The", "any", "zero", "of", "with", "as", "to", "is", "was", "for", "from", "if", "on":
+		return true
+	}
+	return false
+}
+
+// levelValue reads what is given as a level: a word, with or without a number
+// behind it ("INFO+2"), or its first letter.
+func levelValue(value []byte) (telemetry.Level, bool) {
+	n := 0
+	for n < len(value) && letter(value[n]) {
+		n++
+	}
+	if n < len(value) && value[n] != '+' && value[n] != '-' {
+		return 0, false
+	}
+	if n == 1 && n == len(value) {
+		switch value[0] {
+		case 'T', 'D':
+			return telemetry.Debug, true
+		case 'I':
+			return telemetry.Info, true
+		case 'W':
+			return telemetry.Warn, true
+		case 'E', 'F':
+			return telemetry.Error, true
 		}
 	}
-	return len(b)
+	switch string(value[:n]) {
+	case "silly":
+		return telemetry.Debug, true
+	case "http", "success", "SUCCESS":
+		return telemetry.Info, true
+	}
+	return levelOf(value[:n])
+}
+
+// leadingLevel reads the words that are a level only at the beginning and with
+// a colon: those of .NET's console and java.util.logging.
+func leadingLevel(word []byte) (telemetry.Level, bool) {
+	switch string(word) {
+	case "trce", "dbug", "FINE", "FINER", "FINEST":
+		return telemetry.Debug, true
+	case "fail":
+		return telemetry.Error, true
+	}
+	return 0, false
 }
 
 // levelOf reads a level word, case ignored.
@@ -199,9 +344,9 @@ func levelOf(word []byte) (telemetry.Level, bool) {
 		lower[i] = c
 	}
 	switch string(lower[:len(word)]) {
-	case "debug", "dbg", "trace", "trc", "verbose":
+	case "debug", "dbg", "trace", "trc", "verbose", "vrb":
 		return telemetry.Debug, true
-	case "info", "inf", "information", "notice":
+	case "info", "inf", "information", "notice", "informational":
 		return telemetry.Info, true
 	case "warn", "warning", "wrn":
 		return telemetry.Warn, true

@@ -12,17 +12,24 @@ import (
 // parser finds out what a line says. It keeps its buffers from line to line,
 // so that a plain line costs no allocation; results are valid until the next.
 type parser struct {
-	text     []byte // a cleaned line
-	message  []byte // an unescaped message
-	metadata []byte
-	members  []member
-	trace    idCache
-	span     idCache
-	origin   telemetry.Origin // the last one that was found good
+	plain     bool // no structure: the level of a line's head is all that is looked for
+	keepANSI  bool
+	text      []byte // a cleaned line
+	message   []byte // an unescaped message
+	metadata  []byte
+	members   []member
+	nested    []member
+	pairs     []pair
+	trace     idCache
+	span      idCache
+	given     objectCache
+	origin    telemetry.Origin // the last one that was found good
+	unescaped []byte
 }
 
-// line fills in all of e but its origin, and returns the message.
-func (p *parser) line(l *source.Line, e *telemetry.LogEntry, done *marks) []byte {
+// line fills in all of e but its origin, and returns the message. changed says
+// what was done to the bytes.
+func (p *parser) line(l *source.Line, e *telemetry.LogEntry, done *marks) (message []byte, changed change) {
 	e.Timestamp = l.Timestamp // the codec keeps microseconds
 	if s := l.Timestamp.Unix(); s <= firstSecond || s >= lastSecond {
 		e.Timestamp = time.Now()
@@ -30,29 +37,23 @@ func (p *parser) line(l *source.Line, e *telemetry.LogEntry, done *marks) []byte
 	}
 	e.Truncated = l.Truncated
 	e.Metadata, e.Trace, e.Span = nil, "", ""
-	text := l.Text
-	if len(text) > telemetry.MaxMessage || !isClean(text) {
-		clean := len(text) > telemetry.MaxMessage && isClean(text)
-		var cut bool
-		if text, cut = p.cleaned(text, telemetry.MaxMessage); cut {
-			e.Truncated = true
-		}
-		if !clean {
-			done[markCleaned]++
-		}
-	}
+	text, changed := p.cleanLine(l, e, done)
 	if e.Truncated {
 		done[markTruncated]++
 	}
-	r := p.read(text, e)
+	r := p.read(text, e, l.KeepRaw && len(text) > maxRaw)
 	if !r.stated {
 		done[markInferred]++
 	}
 	if r.structured {
+		changed |= changedForm
 		done[markStructured]++
 	}
 	e.Level, e.LevelInferred = r.level, !r.stated
-	return r.message
+	if len(l.Metadata) > 0 {
+		e.Metadata = p.joined(e.Metadata, p.given.get(l.Metadata, done))
+	}
+	return r.message, changed
 }
 
 // Seconds of the first and the last year that receivers take; the zero time is
@@ -62,14 +63,75 @@ const (
 	lastSecond  = 253402300799
 )
 
-func (p *parser) read(text []byte, e *telemetry.LogEntry) reading {
-	if looksLikeObject(text) {
-		if r, ok := p.object(text, e); ok {
+// change is what was done to the bytes of a line on the way to its message.
+type change uint8
+
+const (
+	changedBytes change = 1 << iota // what was not UTF-8, or NUL
+	changedANSI                     // escape sequences, or carriage returns at the end
+	changedForm                     // it was taken apart
+)
+
+// cleanLine is the text of a line: UTF-8, not too long, and plain.
+func (p *parser) cleanLine(l *source.Line, e *telemetry.LogEntry, done *marks) (text []byte, changed change) {
+	text = l.Text
+	clean := isClean(text)
+	if !clean {
+		changed |= changedBytes
+		done[markCleaned]++
+	}
+	strip := !p.keepANSI
+	if strip && l.KeepRaw && clean && len(text) > maxRaw {
+		strip = false // there is no room beside the message for what it was
+	}
+	escapes := strip && hasEscape(text)
+	if !clean || escapes || len(text) > telemetry.MaxMessage {
+		var cut bool
+		if text, cut = p.cleanedPlain(text, telemetry.MaxMessage, escapes); cut {
+			e.Truncated = true
+		}
+	}
+	if strip {
+		n := len(text)
+		for n > 0 && text[n-1] == '\r' {
+			n--
+		}
+		if escapes || n < len(text) {
+			text = text[:n]
+			changed |= changedANSI
+			done[markStripped]++
+		}
+	}
+	return text, changed
+}
+
+// read finds the level and the structure. whole says that the line must stay
+// as it is.
+func (p *parser) read(text []byte, e *telemetry.LogEntry, whole bool) reading {
+	if !p.plain && len(text) > 0 {
+		if looksLikeObject(text) {
+			if r, ok := p.object(text, e, whole); ok {
+				return r
+			}
+		} else if r, ok := p.logfmt(text, e, whole); ok {
 			return r
 		}
 	}
 	level, stated := plainLevel(text)
 	return reading{message: text, level: level, stated: stated}
+}
+
+// joined puts the members of another object behind those of an object.
+func (p *parser) joined(object, other []byte) []byte {
+	if len(object) == 0 || len(other) == 0 || len(object)+len(other) > telemetry.MaxMetadata {
+		if len(object) == 0 {
+			return other
+		}
+		return object
+	}
+	object = append(object[:len(object)-1], ',')
+	p.metadata = append(object, other[1:]...)
+	return p.metadata
 }
 
 // isClean reports whether text is UTF-8 without NUL.
@@ -83,9 +145,21 @@ const (
 // cleaned returns text as UTF-8 without NUL, cut at a rune boundary to at most
 // most bytes.
 func (p *parser) cleaned(text []byte, most int) (clean []byte, cut bool) {
+	return p.cleanedPlain(text, most, false)
+}
+
+// cleanedPlain is cleaned without escape sequences, where strip says so.
+func (p *parser) cleanedPlain(text []byte, most int, strip bool) (clean []byte, cut bool) {
 	out := p.text[:0]
 	bad := false // within a run of bytes that are not UTF-8
+	s := stripper{text: text}
 	for i := 0; i < len(text); {
+		if strip && (text[i] == escape || text[i] == 0xc2) {
+			if n := s.sequence(i); n > 0 {
+				i += n
+				continue
+			}
+		}
 		r, size := utf8.DecodeRune(text[i:])
 		part := text[i : i+size]
 		i += size
@@ -147,4 +221,33 @@ func isHex(b []byte) bool {
 		return false
 	}
 	return !zero // all zeros is how tracers say "none"
+}
+
+// objectCache keeps the last object that was checked: the lines of one source
+// share it.
+type objectCache struct {
+	from, object []byte
+}
+
+// maxGiven is how much metadata a source may give a line.
+const maxGiven = 4 << 10
+
+// get returns the object as receivers take it; nil where it is none.
+func (c *objectCache) get(raw []byte, done *marks) []byte {
+	if c.object != nil && bytes.Equal(raw, c.from) {
+		return c.object
+	}
+	s := jsonScanner{b: bytes.TrimSpace(raw)}
+	if len(raw) > maxGiven || !isClean(raw) || !s.object() {
+		done[markBadObject]++
+		return nil
+	}
+	if len(s.members) == 0 {
+		return nil
+	}
+	c.from, c.object = append(c.from[:0], raw...), members(s.b, s.members)
+	if s.rewrite {
+		tame(c.object)
+	}
+	return c.object
 }

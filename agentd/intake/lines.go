@@ -29,7 +29,7 @@ func (in *Intake) takeLines(s *scoped, origin telemetry.Origin, lines []source.L
 		line := &lines[i]
 		read += len(line.Text)
 		e.Stream = line.Stream
-		message := in.redactLine(&e, in.parse.line(line, &e, done), done)
+		message := in.read(line, &e, done)
 		size := len(message) + len(e.Metadata) + lineBytes
 		next := s.frame(size + overhead)
 		if next != l {
@@ -46,4 +46,14 @@ func (in *Intake) takeLines(s *scoped, origin telemetry.Origin, lines []source.L
 	s.bytes += overhead
 	in.metrics.lines.Add(float64(len(lines)))
 	in.metrics.bytes.Add(float64(read))
+}
+
+// read finds out what a line says, without what must not leave.
+func (in *Intake) read(line *source.Line, e *telemetry.LogEntry, done *marks) (message []byte) {
+	message, changed := in.parse.line(line, e, done)
+	message, secret := in.redactLine(e, message, done)
+	if !secret && in.wantsRaw(line, changed) {
+		e.Metadata = in.withRaw(e.Metadata, line, done)
+	}
+	return message
 }

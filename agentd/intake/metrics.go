@@ -77,10 +77,12 @@ const (
 	markBadValue
 	markBadObject
 	markRedacted
+	markStripped
+	markRawTooLarge
 	numMarks
 )
 
-var markNames = [numMarks]string{"truncated", "cleaned", "level_inferred", "structured", "bad_id", "without_time", "bad_value", "bad_object", "redacted"}
+var markNames = [numMarks]string{"truncated", "cleaned", "level_inferred", "structured", "bad_id", "without_time", "bad_value", "bad_object", "redacted", "stripped", "raw_too_large"}
 
 func (m *metrics) count(marks *marks) {
 	for i, n := range marks {

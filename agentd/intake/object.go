@@ -2,7 +2,6 @@ package intake
 
 import (
 	"bytes"
-	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -22,6 +21,7 @@ type member struct {
 	key, keyEnd     int // with the quotes
 	value, valueEnd int
 	taken           bool
+	inner           *member // the message, where it lies in this one's object
 }
 
 func looksLikeObject(text []byte) bool {
@@ -41,8 +41,9 @@ type reading struct {
 }
 
 // object takes a line apart that is one JSON object. It returns ok false where
-// the line is no such object, or one over the limits.
-func (p *parser) object(text []byte, e *telemetry.LogEntry) (r reading, ok bool) {
+// the line is no such object, or one over the limits. whole says that the line
+// must stay as it is.
+func (p *parser) object(text []byte, e *telemetry.LogEntry, whole bool) (r reading, ok bool) {
 	s := jsonScanner{b: text, members: p.members[:0]}
 	ok = s.object()
 	p.members = s.members[:0]
@@ -57,7 +58,7 @@ func (p *parser) object(text []byte, e *telemetry.LogEntry) (r reading, ok bool)
 		switch {
 		case !r.stated && isLevelKey(key):
 			if level, stated := jsonLevel(value); stated {
-				r.level, r.stated, m.taken = level, true, true
+				r.level, r.stated, m.taken = level, true, saysAll(value)
 			}
 		case message == nil && value[0] == '"' && isMessageKey(key):
 			message = m
@@ -67,9 +68,20 @@ func (p *parser) object(text []byte, e *telemetry.LogEntry) (r reading, ok bool)
 		case e.Span == "" && isKey(key, "spanId", "span_id"):
 			e.Span = telemetry.SpanID(p.span.get(unquoted(value), "spn_", 16))
 			m.taken = e.Span != ""
+		case value[0] == '{' && isKey(key, "fields", "log"):
+			inner := p.inner(value)
+			if inner.message.valueEnd > 0 && message == nil {
+				m.inner = inner.message.moved(m.value)
+			}
+			if inner.stated && !r.stated {
+				r.level, r.stated = inner.level, true
+			}
 		}
 	}
 	if message == nil {
+		message = innerMessage(s.members)
+	}
+	if message == nil || whole {
 		return r, true
 	}
 	message.taken = true
@@ -83,7 +95,45 @@ func (p *parser) object(text []byte, e *telemetry.LogEntry) (r reading, ok bool)
 	return r, true
 }
 
-func isMessageKey(k []byte) bool { return isKey(k, "msg", "message") || string(k) == "@message" }
+// inner is what an object within the line's says: tracing of Rust has the
+// message in "fields", Elastic's schema the level in "log".
+func (p *parser) inner(value []byte) (found struct {
+	message member
+	level   telemetry.Level
+	stated  bool
+},
+) {
+	s := jsonScanner{b: value, members: p.nested[:0]}
+	s.object()
+	p.nested = s.members[:0]
+	for i := range s.members {
+		m := &s.members[i]
+		key, v := value[m.key+1:m.keyEnd-1], value[m.value:m.valueEnd]
+		switch {
+		case found.message.valueEnd == 0 && v[0] == '"' && string(key) == "message":
+			found.message = *m
+		case !found.stated && string(key) == "level":
+			found.level, found.stated = jsonLevel(v)
+		}
+	}
+	return found
+}
+
+// moved is the member as it lies in the text that its object begins at.
+func (m member) moved(by int) *member {
+	return &member{key: m.key + by, keyEnd: m.keyEnd + by, value: m.value + by, valueEnd: m.valueEnd + by}
+}
+
+func innerMessage(list []member) *member {
+	for i := range list {
+		if list[i].inner != nil {
+			return list[i].inner
+		}
+	}
+	return nil
+}
+
+func isMessageKey(k []byte) bool { return isKey(k, "msg", "message") || isKey(k, "@message", "@m") }
 
 func isKey(k []byte, a, b string) bool { return string(k) == a || string(k) == b }
 
@@ -98,20 +148,42 @@ func unquoted(value []byte) []byte {
 // jsonLevel reads a level word, or a number as pino and bunyan write it.
 func jsonLevel(value []byte) (telemetry.Level, bool) {
 	if value[0] == '"' {
-		return levelOf(unquoted(value))
+		return levelValue(unquoted(value))
 	}
-	n, err := strconv.ParseUint(string(value), 10, 16)
-	switch {
-	case err != nil || n < 10:
+	if len(value) != 2 || value[1] != '0' {
 		return 0, false // syslog counts the other way round: do not guess
-	case n < 30:
-		return telemetry.Debug, true
-	case n < 40:
-		return telemetry.Info, true
-	case n < 50:
-		return telemetry.Warn, true
 	}
-	return telemetry.Error, true
+	switch value[0] {
+	case '1', '2':
+		return telemetry.Debug, true
+	case '3':
+		return telemetry.Info, true
+	case '4':
+		return telemetry.Warn, true
+	case '5', '6':
+		return telemetry.Error, true
+	}
+	return 0, false
+}
+
+// saysAll reports whether our level says all that the value does: a fatal or a
+// notice is more than an error or an info.
+func saysAll(value []byte) bool {
+	if len(value) > 0 && value[0] == '"' {
+		value = unquoted(value)
+	}
+	if len(value) < 2 || len(value) > 7 {
+		return false
+	}
+	var lower [7]byte
+	for i, c := range value {
+		lower[i] = c | 0x20 // of digits too: they have that bit
+	}
+	switch string(lower[:len(value)]) {
+	case "debug", "info", "warn", "warning", "error", "20", "30", "40", "50":
+		return true
+	}
+	return false
 }
 
 // rest puts the members that were not taken into an object again, as they were
@@ -129,7 +201,7 @@ func (p *parser) rest(text []byte, members []member, rewrite bool) []byte {
 		}
 		out = append(out, text[m.key:m.keyEnd]...)
 		out = append(out, ':')
-		out = append(out, text[m.value:m.valueEnd]...)
+		out = m.appendValue(out, text)
 		out = append(out, ',')
 	}
 	p.metadata = out
@@ -141,6 +213,23 @@ func (p *parser) rest(text []byte, members []member, rewrite bool) []byte {
 		tame(out)
 	}
 	return out
+}
+
+// appendValue appends the member's value as it was written, but for a message
+// that was taken out of it.
+func (m *member) appendValue(out, text []byte) []byte {
+	in := m.inner
+	if in == nil || !in.taken {
+		return append(out, text[m.value:m.valueEnd]...)
+	}
+	before, after := bytes.TrimRight(text[m.value:in.key], " \t\r\n"), bytes.TrimLeft(text[in.valueEnd:m.valueEnd], " \t\r\n")
+	switch { // one comma goes with it
+	case after[0] == ',':
+		after = after[1:]
+	case before[len(before)-1] == ',':
+		before = before[:len(before)-1]
+	}
+	return append(append(out, before...), after...)
 }
 
 // tame rewrites valid JSON in place.

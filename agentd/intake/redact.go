@@ -202,17 +202,22 @@ func (in *Intake) firstMembers(object []byte, most int) []byte {
 }
 
 // redactLine takes out of a line what must not leave, and notes what it was.
-func (in *Intake) redactLine(e *telemetry.LogEntry, message []byte, done *marks) []byte {
+// secret says that there was something.
+func (in *Intake) redactLine(e *telemetry.LogEntry, message []byte, done *marks) (_ []byte, secret bool) {
 	if in.cfg.Redactor == nil {
-		return message
+		return message, false
 	}
 	if len(e.Metadata) > 0 {
 		e.Metadata = in.redactObject(e.Metadata)
-		if len(e.Metadata) > telemetry.MaxMetadata {
-			e.Metadata = in.firstMembers(e.Metadata, telemetry.MaxMetadata)
-		}
 	}
 	message = in.redact(message)
+	if in.hits.total == 0 {
+		return message, false
+	}
+	if len(e.Metadata) > telemetry.MaxMetadata {
+		e.Metadata = in.firstMembers(e.Metadata, telemetry.MaxMetadata)
+		done[markTruncated]++
+	}
 	if len(message) > telemetry.MaxMessage {
 		end := telemetry.MaxMessage
 		for message[end]&0xC0 == 0x80 {
@@ -221,7 +226,7 @@ func (in *Intake) redactLine(e *telemetry.LogEntry, message []byte, done *marks)
 		message, e.Truncated = message[:end], true
 	}
 	e.Metadata = in.flagged(e.Metadata, telemetry.MaxMetadata, done)
-	return message
+	return message, true
 }
 
 // redactObject takes out of a valid object's texts what must not leave. The
