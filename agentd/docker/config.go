@@ -1,10 +1,12 @@
 package docker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -28,6 +30,9 @@ type Config struct {
 	// LogRoot is where the engine keeps its containers' directories. Empty:
 	// what the engine says (DockerRootDir/containers) where it is local.
 	LogRoot string
+	// StatsInterval is between two samples of what each running container uses, sent
+	// as metric points. 0: none are taken.
+	StatsInterval time.Duration
 	// From says where to begin with containers that existed before the first
 	// start ever. Containers that appear later are read from their beginning.
 	From From
@@ -36,6 +41,22 @@ type Config struct {
 	// file's sandbox is its name without "-json.log", and its agent too where
 	// that begins with "agt_".
 	Files []string
+	// MaxHeldFiles and MaxHeldBytes bound what is held of one container's log
+	// after the engine has deleted it, until it is read: such files take disk
+	// space that nobody sees. Past half of either the log is read before others;
+	// past it the oldest file is given up with a gap. 0: 64 files and 256 MiB.
+	MaxHeldFiles int
+	MaxHeldBytes int64
+}
+
+// The limits of what is held, unless configured.
+const (
+	defaultHeldFiles = 64
+	defaultHeldBytes = 256 << 20
+)
+
+func (c *Config) limits() limits {
+	return limits{files: cmp.Or(c.MaxHeldFiles, defaultHeldFiles), bytes: cmp.Or(c.MaxHeldBytes, defaultHeldBytes)}
 }
 
 // From says where to begin with a log that was there before.
@@ -47,6 +68,9 @@ const (
 	FromNow       From = "now"
 )
 
+// shortestStats is the shortest interval that does not cost more than it tells.
+const shortestStats = time.Second
+
 // Validate returns an error that names every bad setting.
 func (c *Config) Validate() error {
 	var errs []error
@@ -54,6 +78,12 @@ func (c *Config) Validate() error {
 	case "", FromBeginning, FromNow:
 	default:
 		errs = append(errs, fmt.Errorf("from: %q is neither %q nor %q", c.From, FromBeginning, FromNow))
+	}
+	if c.MaxHeldFiles < 0 || c.MaxHeldBytes < 0 {
+		errs = append(errs, errors.New("limits of held files must not be negative"))
+	}
+	if c.StatsInterval != 0 && c.StatsInterval < shortestStats {
+		errs = append(errs, fmt.Errorf("stats interval: %s is shorter than %s; 0 turns stats off", c.StatsInterval, shortestStats))
 	}
 	if c.DefaultOrg != "" {
 		if err := telemetry.CheckID(string(c.DefaultOrg)); err != nil {

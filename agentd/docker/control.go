@@ -38,6 +38,7 @@ type control struct {
 	watch   *watcher
 	reader  *reader
 	teller  *teller
+	meter   *meter
 	drain   *drain
 	told    *told
 	first   bool // no earlier start is known
@@ -66,6 +67,8 @@ type run struct {
 	sandbox *sandbox
 	driver  string
 	digest  string // of its image
+	probe   string // the command of its health check
+	execs   map[string]command
 	tty     bool
 }
 
@@ -100,7 +103,7 @@ func (c *control) foundAs(name string, born bool) {
 }
 
 func (c *control) newTail(id string) *tail {
-	return newTail(filepath.Join(c.root, id), id+"-json.log")
+	return newContainerTail(filepath.Join(c.root, id), id, c.reader.limits, c.reader.budget)
 }
 
 // run works until ctx ends.
@@ -214,7 +217,7 @@ func (c *control) identify(r *run, d *details) {
 		Org: target.Org, Env: target.Env, Agent: target.Origin.Agent,
 		Session: target.Origin.Session, User: target.Origin.User,
 	}
-	r.driver, r.digest, r.tty, r.born = d.Driver, d.Digest, d.TTY, d.Created
+	r.driver, r.digest, r.probe, r.tty, r.born = d.Driver, d.Digest, d.Probe, d.TTY, d.Created
 	s.tail.tty.Store(d.TTY)
 	start := &beginning{now: c.first && c.cfg.From == FromNow && d.Created.Before(c.told.started())}
 	if raw, ok := c.resume[logKey+s.id]; ok {
@@ -247,22 +250,30 @@ func (c *control) readLog(r *run, d *details, start *beginning) {
 				Detail: "The container's log driver is \"none\": what it prints is kept nowhere.",
 			}})
 		}
-	case d.Driver == "" || d.Driver == jsonFile && c.readable(s, d):
+	case d.Driver == "" || c.readable(s, d):
 		// The watcher has pinned it, or will when it is created.
 	default:
 		c.follows.add(s, d, start)
 	}
 }
 
-// readable reports whether the files of a container's log are ours to read.
+// readable reports whether the files of a container's log are ours to read. Of
+// most drivers the engine keeps a copy in a file, which is there before the
+// container starts.
 func (c *control) readable(s *sandbox, d *details) bool {
 	if c.root == "" {
 		return false
 	}
-	if f, _ := s.tail.current(); f != nil || d.LogPath == "" {
+	if s.tail.where() != nil {
 		return true
 	}
-	return filepath.Dir(d.LogPath) == s.tail.dir || d.Started.IsZero()
+	switch d.Driver {
+	case jsonFile:
+		return d.LogPath == "" || filepath.Dir(d.LogPath) == s.tail.home || d.Started.IsZero()
+	case localDriver:
+		return d.Started.IsZero()
+	}
+	return false
 }
 
 // release lets go of a container that is not to be read.
@@ -323,6 +334,12 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 		r.Created = true
 		c.tell(r, pending{event: inferred(telemetry.SandboxCreated, notAfter(r.born, e.At), nil)})
 	}
+	if r.isProbe(action, argument, e) {
+		if action == "exec_start" {
+			c.metrics.probes.Inc()
+		}
+		return
+	}
 	event := toEvent(action, argument, e, r)
 	p := pending{event: event, since: c.told.begin(e.At)}
 	r.Told = e.At
@@ -359,10 +376,15 @@ func (c *control) look(ctx context.Context, r *run) {
 
 // alive notes what only a running container has.
 func (c *control) alive(r *run, d *details) {
-	if !d.Running || !c.local || r.ignored || r.sandbox == nil {
+	if !d.Running || r.ignored || r.sandbox == nil {
 		return
 	}
-	c.all.senders.set(d.ID, d.Addresses, initOf(d.PID, d.ID))
+	var init process
+	if c.local {
+		init = initOf(d.PID, d.ID)
+		c.all.senders.set(d.ID, d.Addresses, init)
+	}
+	c.meter.begin(r.sandbox, d, init)
 }
 
 // ended notes the end of a run in what is told of it, and has its log read to
@@ -370,7 +392,16 @@ func (c *control) alive(r *run, d *details) {
 func (c *control) ended(r *run, p *pending) {
 	s := r.sandbox
 	c.all.senders.drop(s.id)
+	used, of := c.meter.end(s.id)
+	if used.killed > 0 {
+		r.oom = true
+		p.event.Reason = reason(p.event.ExitCode, r.oom, r.killed)
+	}
 	p.ending = r.ending(p.event)
+	p.ending.facts.CPUTime, p.ending.facts.MemoryPeak = max(used.cpu, 0), max(used.peak, 0)
+	if of != nil && c.cfg.StatsInterval > 0 {
+		p.metrics = used.points(of.start, of.limit)
+	}
 	if f := c.follows.of(s); f != nil {
 		f.stop(r.Exited)
 		return
@@ -433,7 +464,7 @@ func (r *run) repeats(action string, e *engineEvent) bool {
 
 // begins notes a start, which the list or an event tells of.
 func (r *run) begins(at time.Time, listed bool) {
-	r.Earlier = r.Exited
+	r.Earlier, r.execs = r.Exited, nil
 	r.Started, r.Exited, r.oom, r.killed, r.listed = at, time.Time{}, false, false, listed
 }
 

@@ -55,7 +55,11 @@ func (f *files) found(dir, name string) {
 	if !matches {
 		return
 	}
-	s, created := f.all.add(path, func() *tail { return newTail(dir, name) })
+	s, created := f.all.add(path, func() *tail {
+		t := newTail(dir, name)
+		t.limits, t.budget = f.reader.limits, f.reader.budget
+		return t
+	})
 	if !created {
 		return
 	}

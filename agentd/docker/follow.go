@@ -70,7 +70,7 @@ func (f *follows) start(s *sandbox, state *apiLog, earlier *follower) {
 
 // again follows a container that was started once more.
 func (f *follows) again(s *sandbox) {
-	if l := f.m[s]; l != nil && !l.running {
+	if l := f.m[s]; l != nil && !l.running && s.tail.where() == nil {
 		f.start(s, l.state, l)
 	}
 }

@@ -109,6 +109,9 @@ func readConfigFile(f *os.File) (*details, error) {
 // jsonFile is the engine's name of the driver whose files are read here.
 const jsonFile = "json-file"
 
+// localDriver is the engine's name of its other driver that keeps files.
+const localDriver = "local"
+
 // detailsOfEvent is the least that is known of a container: its labels, name
 // and image come with each of its events.
 func detailsOfEvent(e *engineEvent) *details {

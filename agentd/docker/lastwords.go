@@ -213,7 +213,7 @@ func newestFirst(log *tail, newest *logFile) endFiles {
 		if n > 0 {
 			name += "." + strconv.Itoa(n)
 		}
-		f, err := openLog(name)
+		f, err := openLog(name, newest.format, false)
 		if err != nil {
 			break // there is no other, or it is compressed
 		}

@@ -24,52 +24,89 @@ type fileID struct{ device, inode uint64 }
 
 // logFile is one file of a log, open until it has been read to its end.
 type logFile struct {
-	f     *os.File
-	id    fileID
-	seq   int    // place in the chain of rotated files, growing
-	print string // hash of the first record; empty until there is one
-	watch int32  // of the wake-up for new lines; 0: none
+	f      *os.File
+	id     fileID
+	format format
+	zip    *inflater // nil: it is not compressed
+	seq    int       // place in the chain of rotated files, growing
+	print  string    // hash of the first record; empty until there is one
+	watch  int32     // of the wake-up for new lines; 0: none
+	lost   lost      // what was given up before it
+	budget *budget   // which it counts against; nil: none
 }
 
 // openLog opens a file for reading without waiting for anybody and without
 // taking a lock. It refuses what is not a regular file.
-func openLog(path string) (*logFile, error) {
+func openLog(path string, how format, zipped bool) (*logFile, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return nil, errors.Join(fmt.Errorf("stat %s: %w", path, err), f.Close())
+	l, err := newLogFile(f, how, zipped)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, errors.Join(fmt.Errorf("%s is not a regular file", path), f.Close())
-	}
-	return &logFile{f: f, id: fileID{device: uint64(st.Dev), inode: st.Ino}}, nil //nolint:unconvert // Dev is 32 bits wide on some platforms
+	return l, nil
 }
 
-func (l *logFile) size() (int64, error) {
+func newLogFile(f *os.File, how format, zipped bool) (*logFile, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return nil, fmt.Errorf("stat %s: %w", f.Name(), err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, fmt.Errorf("%s is not a regular file", f.Name())
+	}
+	l := &logFile{f: f, format: how, id: fileID{device: uint64(st.Dev), inode: st.Ino}} //nolint:unconvert // Dev is 32 bits wide on some platforms
+	if zipped {
+		l.zip = &inflater{f: f}
+	}
+	return l, nil
+}
+
+// stat returns the file's size, and whether no directory names it any more.
+func (l *logFile) stat() (size int64, deleted bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(l.f.Fd()), &st); err != nil {
-		return 0, fmt.Errorf("stat %s: %w", l.f.Name(), err)
+		return 0, false, fmt.Errorf("stat %s: %w", l.f.Name(), err)
 	}
-	return st.Size, nil
+	return st.Size, st.Nlink == 0, nil
+}
+
+// size is not that of the plain text, which nobody knows of a compressed file.
+func (l *logFile) size() (int64, error) {
+	size, _, err := l.stat()
+	return size, err
+}
+
+// readAt reads the plain text. Only one goroutine may read a file.
+func (l *logFile) readAt(buf []byte, off int64) (int, error) {
+	if l.zip != nil {
+		return l.zip.readAt(buf, off)
+	}
+	return l.f.ReadAt(buf, off)
 }
 
 // fingerprint returns the hash of the file's first record, or nothing while
-// there is none. The record ends with its time in nanoseconds, so that only the
+// there is none. The record holds its time in nanoseconds, so that only the
 // pieces of one long line can be alike; among equals the inode decides.
 func (l *logFile) fingerprint() (string, error) {
 	if l.print != "" {
 		return l.print, nil
 	}
+	if l.zip != nil {
+		defer l.zip.close()
+	}
 	for _, size := range []int{1 << 10, printBytes} { // most records are short
 		buf := make([]byte, size)
-		n, err := l.f.ReadAt(buf, 0)
+		n, err := l.readAt(buf, 0)
 		if err != nil && !errors.Is(err, io.EOF) {
+			if l.zip != nil {
+				return "", nil // broken: the reader tells when it comes to it
+			}
 			return "", fmt.Errorf("read %s: %w", l.f.Name(), err)
 		}
-		if l.print = fingerprintOf(buf[:n]); l.print != "" {
+		if l.print = fingerprintOf(l.format, buf[:n]); l.print != "" {
 			break
 		}
 	}
@@ -77,10 +114,23 @@ func (l *logFile) fingerprint() (string, error) {
 }
 
 // fingerprintOf is fingerprint of a file that begins with head.
-func fingerprintOf(head []byte) string {
+func fingerprintOf(how format, head []byte) string {
 	head = head[:min(len(head), printBytes)]
-	if i := bytes.IndexByte(head, '\n'); i >= 0 {
-		head = head[:i]
+	end := -1
+	switch how {
+	case jsonLines:
+		end = bytes.IndexByte(head, '\n')
+	case localFrames:
+		_, size, state := cutFrame(head)
+		if state == frameBroken {
+			size = beforeBytes // whatever it is
+		}
+		if size > 0 && size <= len(head) {
+			end = size
+		}
+	}
+	if end >= 0 {
+		head = head[:end]
 	} else if len(head) < printBytes {
 		return ""
 	}
@@ -91,13 +141,17 @@ func fingerprintOf(head []byte) string {
 func (l *logFile) before(offset int64) ([]byte, error) {
 	n := min(offset, beforeBytes)
 	buf := make([]byte, n)
-	if _, err := l.f.ReadAt(buf, offset-n); err != nil {
+	if m, err := l.readAt(buf, offset-n); err != nil && m < len(buf) {
 		return nil, fmt.Errorf("read %s: %w", l.f.Name(), err)
 	}
 	return buf, nil
 }
 
-func (l *logFile) close() { _ = l.f.Close() } // nothing was written
+// close lets go of the file. Nothing was written to it.
+func (l *logFile) close() {
+	_ = l.f.Close()
+	l.budget.give()
+}
 
 func hashOf(b []byte) string {
 	h := sha256.Sum256(b)

@@ -12,11 +12,15 @@ type metrics struct {
 	lines     *prometheus.CounterVec // by stream
 	bytes     prometheus.Counter
 	truncated prometheus.Counter
+	cached    prometheus.Counter
 	events    prometheus.Counter
 	dropped   prometheus.Counter
 	gaps      *prometheus.CounterVec // by reason
 	badLabels *prometheus.CounterVec // by label, of five
 	resyncs   prometheus.Counter
+	samples   prometheus.Counter
+	unsampled prometheus.Counter
+	probes    prometheus.Counter
 	files     prometheus.Gauge
 	sandboxes prometheus.Gauge
 	connected prometheus.Gauge
@@ -37,19 +41,24 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		lines:     vec("lines_total", "stream", "Lines read from containers."),
 		bytes:     counter("log_bytes_total", "Bytes of the engine's log files that were read."),
 		truncated: counter("truncated_lines_total", "Lines longer than the largest message, which were cut."),
+		cached:    counter("cached_logs_total", "Logs read from the engine's cache of another driver, which may lack lines."),
 		events:    counter("events_total", "Lifecycle events told."),
 		dropped:   counter("dropped_events_total", "Exec and health events dropped because the sink was blocked for long."),
 		gaps:      vec("gaps_total", "reason", "Gaps told, by reason."),
 		badLabels: vec("bad_labels_total", "label", "Containers whose identity label holds no valid id."),
 		resyncs:   counter("resyncs_total", "Comparisons with the engine's list of containers."),
+		samples:   counter("stats_total", "Samples of what a container uses."),
+		unsampled: counter("stats_failed_total", "Samples that neither the kernel's files nor the engine gave."),
+		probes:    counter("health_checks_total", "Health checks run in containers, which are not told as commands."),
 		files:     gauge("open_files", "Log files held open."),
 		sandboxes: gauge("sandboxes", "Containers known."),
 		connected: gauge("engine_connected", "1 while the engine's events are being read."),
 	}
 	err := errors.Join(
 		register(registerer, &m.lines), register(registerer, &m.bytes), register(registerer, &m.truncated),
-		register(registerer, &m.events), register(registerer, &m.dropped), register(registerer, &m.gaps),
-		register(registerer, &m.badLabels), register(registerer, &m.resyncs), register(registerer, &m.files),
+		register(registerer, &m.events), register(registerer, &m.cached), register(registerer, &m.dropped), register(registerer, &m.gaps),
+		register(registerer, &m.badLabels), register(registerer, &m.resyncs), register(registerer, &m.samples),
+		register(registerer, &m.unsampled), register(registerer, &m.probes), register(registerer, &m.files),
 		register(registerer, &m.sandboxes), register(registerer, &m.connected),
 	)
 	if err != nil {

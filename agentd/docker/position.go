@@ -47,7 +47,8 @@ type logPosition struct {
 	Last   time.Time   `json:"last,omitzero"`    // time of the last record
 	Stdout *openLine   `json:"stdout,omitempty"`
 	Stderr *openLine   `json:"stderr,omitempty"`
-	API    *apiStreams `json:"api,omitempty"` // read through the engine's API instead
+	API    *apiStreams `json:"api,omitempty"`   // read through the engine's API instead
+	Cache  bool        `json:"cache,omitempty"` // a gap has said that the log is a cache
 }
 
 // openLine is a long line that had begun and not ended.

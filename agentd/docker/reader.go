@@ -16,13 +16,13 @@ import (
 const (
 	// busyPause is between two looks at a log that is being written: a line
 	// waits for it only when another came just before.
-	busyPause = 8 * time.Millisecond
+	busyPause = 20 * time.Millisecond
 	// busyShare is added for each such log.
 	busyShare = 50 * time.Microsecond
 	// pollEvery is between two looks at logs that cannot wake us.
 	pollEvery = 250 * time.Millisecond
 	// sweepEvery is between two looks at all logs, in case a wake-up was lost.
-	sweepEvery = 5 * time.Second
+	sweepEvery = 10 * time.Second
 )
 
 // reader reads all sandboxes, each for one block in turn, and is the one
@@ -35,14 +35,22 @@ type reader struct {
 	all     *registry
 	told    *told
 	gone    func(id string) // called after a sandbox's last batch
+	limits  limits
+	budget  *budget
 
-	mu    sync.Mutex
-	ready []*sandbox
-	loose []source.Positions
-	wake  chan struct{} // one slot
+	mu     sync.Mutex
+	ready  []*sandbox
+	urgent []*sandbox // whose logs hold too much: every other turn is theirs
+	turned bool       // the last turn was one of theirs
+	loose  []source.Positions
+	wake   chan struct{} // one slot
 
 	block block
 	busy  []*sandbox
+	// A compressed file is read to its end before another one is begun, because
+	// each that is open takes some 50 KiB.
+	inflating *sandbox
+	waiting   []*sandbox // for inflating
 }
 
 // push has s looked at soon.
@@ -50,7 +58,11 @@ func (r *reader) push(s *sandbox) {
 	r.mu.Lock()
 	if !s.queued {
 		s.queued = true
-		r.ready = append(r.ready, s)
+		if s.tail.crowded.Load() {
+			r.urgent = append(r.urgent, s)
+		} else {
+			r.ready = append(r.ready, s)
+		}
 	}
 	r.mu.Unlock()
 	r.nudge()
@@ -74,23 +86,27 @@ func (r *reader) nudge() {
 func (r *reader) pop() *sandbox {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.ready) == 0 {
+	queue := &r.ready
+	if r.turned = len(r.urgent) > 0 && (!r.turned || len(r.ready) == 0); r.turned {
+		queue = &r.urgent
+	}
+	if len(*queue) == 0 {
 		return nil
 	}
-	s := r.ready[0]
-	r.ready[0] = nil
-	r.ready = r.ready[1:]
+	s := (*queue)[0]
+	(*queue)[0] = nil
+	*queue = (*queue)[1:]
 	s.queued = false
 	return s
 }
 
 // run reads until ctx ends or the sink refuses.
 func (r *reader) run(ctx context.Context) error {
-	again, poll, sweep := time.NewTimer(time.Hour), time.NewTicker(pollEvery), time.NewTicker(sweepEvery)
+	again, sweep := time.NewTimer(time.Hour), time.NewTicker(sweepEvery)
 	defer again.Stop()
-	defer poll.Stop()
 	defer sweep.Stop()
-	waiting := false // for again
+	var poll <-chan time.Time // only where the kernel does not tell
+	pausing := false
 	for {
 		if err := r.drain(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -98,23 +114,28 @@ func (r *reader) run(ctx context.Context) error {
 			}
 			return err
 		}
-		if len(r.busy) > 0 && !waiting {
-			waiting = true
+		if len(r.busy) > 0 && !pausing {
+			pausing = true
 			again.Reset(busyPause + busyShare*time.Duration(len(r.busy)))
+		}
+		if poll == nil && r.watch.refusedAny() {
+			ticker := time.NewTicker(pollEvery)
+			defer ticker.Stop() //nolint:gocritic // made once
+			poll = ticker.C
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-r.wake:
 		case <-again.C:
-			waiting = false
+			pausing = false
 			for _, s := range r.busy {
 				s.busy = false
 				r.push(s)
 			}
 			clear(r.busy)
 			r.busy = r.busy[:0]
-		case <-poll.C:
+		case <-poll:
 			r.watch.poll()
 		case <-sweep.C:
 			r.sweep()
@@ -122,11 +143,13 @@ func (r *reader) run(ctx context.Context) error {
 	}
 }
 
-// sweep looks at everything, and counts.
+// sweep looks whether anything was written that nobody told of, and counts.
 func (r *reader) sweep() {
 	files, all := 0, r.all.all()
 	for _, s := range all {
-		r.push(s)
+		if s.broken || s.tail.grew() {
+			r.push(s)
+		}
 		files += s.tail.held()
 	}
 	r.metrics.files.Set(float64(files))
@@ -170,7 +193,13 @@ func (r *reader) emitLoose(ctx context.Context) error {
 // tells of the next line. After asking the kernel it looks once more: what was
 // written before it was asked is not told.
 func (r *reader) turn(ctx context.Context, s *sandbox) error {
-	for range 2 {
+	if !r.mayInflate(s) {
+		return nil
+	}
+	for looks := range 2 {
+		if looks > 0 && !s.tail.grew() {
+			return nil
+		}
 		progress, more, err := r.step(ctx, s)
 		if err != nil {
 			return err
@@ -191,6 +220,28 @@ func (r *reader) turn(ctx context.Context, s *sandbox) error {
 		}
 	}
 	return nil
+}
+
+// mayInflate has all but one of the sandboxes wait whose logs go on with a
+// compressed file.
+func (r *reader) mayInflate(s *sandbox) bool {
+	zipped := s.known() && s.tail.zipped()
+	if r.inflating != nil && !r.inflating.tail.zipped() {
+		r.inflating = nil
+		for _, w := range r.waiting {
+			r.push(w)
+		}
+		r.waiting = nil
+	}
+	switch {
+	case !zipped:
+	case r.inflating == nil:
+		r.inflating = s
+	case r.inflating != s:
+		r.waiting = append(r.waiting, s)
+		return false
+	}
+	return true
 }
 
 // step reads up to one block of s and hands it over with everything that was
@@ -253,6 +304,9 @@ func (r *reader) emit(ctx context.Context, batch *source.Batch, b *block) error 
 	r.metrics.count(batch)
 	r.metrics.bytes.Add(float64(b.read))
 	r.metrics.truncated.Add(float64(b.out.cut))
+	if b.cached {
+		r.metrics.cached.Inc()
+	}
 	return nil
 }
 

@@ -2,7 +2,6 @@ package docker
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -26,7 +25,11 @@ func (t *tail) begin(start *beginning, b *block) error {
 func (t *tail) resume(p *logPosition, b *block) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.lastTime = p.Last
+	t.lastTime, t.toldWhat = p.Last, p.Cache
+	if p.API != nil {
+		t.resumeFromAPI(p)
+		return nil
+	}
 	found, err := t.find(&p.placeNote)
 	for tries := 0; err == nil && found < 0 && tries < rescans; tries++ {
 		t.rescan()
@@ -38,7 +41,7 @@ func (t *tail) resume(p *logPosition, b *block) error {
 	if found < 0 {
 		if len(t.files) > 0 || p.Offset < p.Size {
 			b.gap(telemetry.Gap{
-				Reason: telemetry.GapRotated, Count: telemetry.GapUnknownCount, Since: p.Last,
+				Reason: telemetry.GapRotated, Count: telemetry.GapUnknownCount, Since: p.Last, Bytes: max(p.Size-p.Offset, 0),
 				Detail: "The log file that was being read rotated away or was removed while agentd was not running.",
 			})
 		}
@@ -71,6 +74,26 @@ func (t *tail) resume(p *logPosition, b *block) error {
 	return nil
 }
 
+// resumeFromAPI passes over what an earlier agentd had read through the engine's
+// API, which gives the same records.
+func (t *tail) resumeFromAPI(p *logPosition) {
+	t.asAPI = new([telemetry.Stderr + 1]apiStream)
+	t.asAPI[telemetry.Stdout].mark, t.asAPI[telemetry.Stderr].mark = p.API.Stdout, p.API.Stderr
+}
+
+// isNew reports whether a record of a file is after the mark. From the first one
+// that is, all are, whatever their times.
+func (s *apiStream) isNew(at time.Time) bool {
+	if s.mark == (apiMark{}) {
+		return true
+	}
+	if !s.take(at) {
+		return false
+	}
+	s.mark = apiMark{}
+	return true
+}
+
 // rescans is how often a position's file is looked for again, and rescanPause
 // the time before each: a directory that is listed while files are renamed in
 // it may leave out the very one.
@@ -83,17 +106,20 @@ const (
 // held; what is not listed any more is the oldest.
 func (t *tail) rescan() {
 	<-time.After(rescanPause)
-	names, err := t.chainNames()
+	if t.at == nil {
+		return
+	}
+	names, err := t.at.chain()
 	if err != nil {
 		return // gone: what is held is all there is
 	}
 	var all []*logFile // newest first
 	for _, name := range names {
-		f, err := openLog(filepath.Join(t.dir, name))
+		f, err := t.open(name)
 		if err != nil {
 			continue // renamed since: the next look finds it
 		}
-		same := func(o *logFile) bool { return o.id == f.id }
+		same := func(o *logFile) bool { return o.same(f) }
 		if slices.ContainsFunc(all, same) {
 			f.close()
 			continue
@@ -140,6 +166,10 @@ func (t *tail) find(n *placeNote) (int, error) {
 
 // holds reports whether f still has what was read of it.
 func (l *logFile) holds(p *logPosition) (bool, error) {
+	if l.zip != nil {
+		before, err := l.before(p.Offset)
+		return err == nil && hashOf(before) == p.Before, nil
+	}
 	size, err := l.size()
 	if err != nil || size < p.Offset {
 		return false, err
@@ -199,6 +229,10 @@ func (t *tail) toEnd() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := len(t.files)
+	if n > 0 && t.files[n-1].zip != nil {
+		t.dropBefore(n) // of long ago
+		n = 0
+	}
 	if n == 0 {
 		return nil
 	}

@@ -86,6 +86,7 @@ func (d *Source) Run(ctx context.Context, resume source.Positions, to source.Sin
 func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resume source.Positions, to source.Sink) error {
 	progress, first := newTold(resume)
 	root, all := d.logRoot(info), newRegistry()
+	use := newMeter(d.cfg.StatsInterval, to, e, d.log, d.metrics)
 	d.known.Store(all)
 	defer d.known.Store(nil)
 	drain := &drain{engine: e, log: d.log, metrics: d.metrics, wake: make(chan struct{}, 1)}
@@ -94,7 +95,7 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resum
 	group, ctx := errgroup.WithContext(ctx)
 	c := &control{
 		cfg: &d.cfg, choose: d.choose, engine: e, log: d.log, metrics: d.metrics, root: root, local: info.Local,
-		all: all, reader: read, teller: tell, drain: drain, told: progress, first: first, resume: resume,
+		all: all, reader: read, teller: tell, meter: use, drain: drain, told: progress, first: first, resume: resume,
 		runs: map[string]*run{}, suspects: map[string]bool{}, wake: make(chan struct{}, 1),
 	}
 	c.follows = newFollows(ctx, group, c)
@@ -113,6 +114,8 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resum
 	group.Go(func() error { return c.watch.run(ctx) })
 	group.Go(func() error { return read.run(ctx) })
 	group.Go(func() error { return tell.run(ctx) })
+	group.Go(func() error { return use.run(ctx) })
+	group.Go(func() error { return use.watch.run(ctx) })
 	group.Go(func() error { return c.run(ctx) })
 	group.Go(func() error {
 		drain.run(ctx, progress.since())
@@ -126,7 +129,10 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resum
 }
 
 func (d *Source) newReader(to source.Sink, all *registry, progress *told) *reader {
-	return &reader{sink: to, log: d.log, metrics: d.metrics, all: all, told: progress, wake: make(chan struct{}, 1)}
+	return &reader{
+		sink: to, log: d.log, metrics: d.metrics, all: all, told: progress, wake: make(chan struct{}, 1),
+		limits: d.cfg.limits(), budget: newBudget(),
+	}
 }
 
 func (d *Source) closeAll(all *registry, w *watcher) {

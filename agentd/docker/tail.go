@@ -1,15 +1,11 @@
 package docker
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
+	"math"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,12 +27,18 @@ const (
 //	   [seq 7]  ─▶  [seq 8]  ─▶ [seq 9]         held open, oldest first
 //	      ▲ off
 //
-// The watcher pins files, the reader alone reads and lets go of them.
+// The watcher pins files, and gives up those that are too many; the reader alone
+// reads and lets go of them.
 type tail struct {
-	dir, base string
-	tty       atomic.Bool // a terminal: lines end with \r\n
+	home    string   // the directory that is watched for the layouts
+	layouts []layout // where the log may be
+	limits  limits
+	budget  *budget     // of descriptors; nil: none
+	tty     atomic.Bool // a terminal: lines end with \r\n
+	crowded atomic.Bool // much is held: it is to be read first
 
 	mu      sync.Mutex
+	at      *layout    // where the log is; nil: no file was seen yet
 	files   []*logFile // held, oldest first
 	seq     int        // of the newest file ever held
 	created int        // how often the engine created base since the first pin
@@ -53,6 +55,8 @@ type tail struct {
 	before   []byte    // the last bytes before last
 	resumed  *logPosition
 	replay   *replay
+	asAPI    *[telemetry.Stderr + 1]apiStream // what was read through the API before; nil: nothing
+	toldWhat bool                             // that the log is a cache
 }
 
 // replay reads again from where the open lines began, only for their sake.
@@ -74,127 +78,37 @@ type block struct {
 	out  lineWriter
 	gaps []telemetry.Gap
 	read int64 // bytes consumed
+	// cached says that the log was found to be a cache.
+	cached bool
 }
 
 func (b *block) reset() {
 	b.scan.reset()
 	b.out.reset()
 	b.gaps = b.gaps[:0]
-	b.read = 0
+	b.read, b.cached = 0, false
 	if cap(b.buf) != blockBytes {
 		b.buf = make([]byte, blockBytes)
 	}
 }
 
-func newTail(dir, base string) *tail { return &tail{dir: dir, base: base} }
+// newTail reads a log of json lines.
+func newTail(dir, base string) *tail {
+	return &tail{home: dir, layouts: []layout{{dir: dir, base: base}}}
+}
 
-// pin opens every file of the chain that is newer than the newest one held. It
-// reports whether there were any.
-func (t *tail) pin() (bool, error) {
+// wasCreated counts a file that the engine created under the log's base name. It
+// returns false for any other name.
+func (t *tail) wasCreated(dir, name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed {
-		return false, nil
-	}
-	fresh, err := t.scanChain()
-	for _, f := range fresh {
-		t.seq++
-		f.seq = t.seq
-	}
-	t.files = append(t.files, fresh...)
-	t.pinned += len(fresh)
-	return len(fresh) > 0, err
-}
-
-// scanChain opens files from the newest name to the oldest until it meets one
-// that is held, and returns them oldest first. Renames during the scan move
-// files towards older names, so one may be met twice but none is passed over;
-// only a name that vanished meanwhile makes it look again.
-func (t *tail) scanChain() ([]*logFile, error) {
-	var fresh []*logFile // newest first
-	for range 3 {
-		names, err := t.chainNames()
-		if err != nil {
-			return nil, err
-		}
-		var seen []*logFile
-		met, hole := false, false
-		for _, name := range names {
-			f, err := openLog(filepath.Join(t.dir, name))
-			if errors.Is(err, os.ErrNotExist) {
-				hole = true
-				continue
-			}
-			if err != nil {
-				if len(fresh)+len(seen) > 0 {
-					break // what is open is worth more than what is not
-				}
-				return nil, err
-			}
-			same := func(o *logFile) bool { return o.id == f.id }
-			if i := slices.IndexFunc(fresh, same); i >= 0 {
-				f.close()
-				f = fresh[i]
-			} else if slices.ContainsFunc(seen, same) {
-				f.close()
-				continue
-			} else if slices.ContainsFunc(t.files, same) {
-				f.close()
-				met = true
-				break
-			}
-			seen = append(seen, f)
-		}
-		for _, f := range fresh {
-			if !slices.Contains(seen, f) {
-				seen = append(seen, f) // rotated away since, and held
-			}
-		}
-		if fresh = seen; met || !hole {
-			break
+	for i := range t.layouts {
+		if l := &t.layouts[i]; l.dir == dir && l.base == name && (t.at == nil || t.at == l) {
+			t.created++
+			return true
 		}
 	}
-	slices.Reverse(fresh)
-	return fresh, nil
-}
-
-// chainNames lists base, base.1, base.2 … as far as they exist.
-func (t *tail) chainNames() ([]string, error) {
-	d, err := os.Open(t.dir)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	all, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	var numbers []int
-	for _, name := range all {
-		if name == t.base {
-			numbers = append(numbers, 0)
-		} else if rest, ok := strings.CutPrefix(name, t.base+"."); ok {
-			if n, err := strconv.Atoi(rest); err == nil && n > 0 && n < maxRotated {
-				numbers = append(numbers, n)
-			}
-		}
-	}
-	slices.Sort(numbers)
-	names := make([]string, len(numbers))
-	for i, n := range numbers {
-		names[i] = t.base
-		if n > 0 {
-			names[i] += "." + strconv.Itoa(n)
-		}
-	}
-	return names, nil
-}
-
-// wasCreated counts a file that the engine created under the base name.
-func (t *tail) wasCreated() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.created++
+	return false
 }
 
 // watched says that creations are counted from now on. At most one of the files
@@ -227,6 +141,9 @@ func (t *tail) end() *mark {
 		return &mark{}
 	}
 	f := t.files[len(t.files)-1]
+	if f.zip != nil {
+		return &mark{file: f, size: math.MaxInt64} // reached when it was let go of
+	}
 	size, err := f.size()
 	if err != nil {
 		return &mark{}
@@ -234,107 +151,81 @@ func (t *tail) end() *mark {
 	return &mark{file: f, size: size}
 }
 
-// current returns the file to read, and whether a newer one is held: then
-// nothing more is written to the current one.
-func (t *tail) current() (f *logFile, newer bool) {
+// current returns the file to read, and whether nothing more is written to it:
+// there is a newer one, or it has been compressed.
+func (t *tail) current() (f *logFile, done bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if len(t.files) == 0 {
 		return nil, false
 	}
-	return t.files[0], len(t.files) > 1
+	return t.files[0], len(t.files) > 1 || t.files[0].zip != nil
+}
+
+// grew reports whether there is something to read, at the price of one system
+// call.
+func (t *tail) grew() bool {
+	f, done := t.current()
+	if f == nil || done {
+		return f != nil
+	}
+	size, err := f.size()
+	return err != nil || size != t.off
+}
+
+// zipped reports whether a compressed file is to be read next.
+func (t *tail) zipped() bool {
+	f, _ := t.current()
+	return f != nil && f.zip != nil
 }
 
 // next consumes up to one block of records into b, not beyond the mark. It
 // reports whether more may be there at once.
 func (t *tail) next(b *block, limit *mark) (more bool, err error) {
 	t.tellMissed(b)
+	t.tellCache(b)
 	for {
-		f, newer := t.current()
+		f, done := t.current()
 		if f == nil {
 			return false, nil
 		}
+		t.tellLost(f, b)
 		buf := b.buf
 		if limit != nil && limit.file == f && limit.size > t.off {
 			buf = buf[:min(int64(len(buf)), limit.size-t.off)]
 		} else if limit != nil && limit.file == f {
 			return false, nil
 		}
-		n, err := f.f.ReadAt(buf, t.off)
-		if err != nil && !errors.Is(err, io.EOF) {
+		n, err := f.readAt(buf, t.off)
+		broken := err != nil && !errors.Is(err, io.EOF)
+		if broken && f.zip == nil {
 			return false, fmt.Errorf("read %s: %w", f.f.Name(), err)
 		}
 		used := t.consume(f, buf[:n], b)
+		if f.zip != nil {
+			f.zip.unread(buf[used:n])
+		}
 		switch {
 		case used > 0:
-			return used < n || n == len(buf) || newer, nil
+			return used < n || n == len(buf) || done, nil
+		case broken:
+			t.discard(f, b, buf[:n], "a compressed file is broken")
+			t.letGo(f)
+			return true, nil
 		case n == len(b.buf) && n < recordBytes:
 			b.buf = make([]byte, recordBytes) // a record of many escapes; until the next reset
 		case n == len(b.buf):
-			t.discard(f, b, int64(n), "a record without an end")
+			t.discard(f, b, buf[:n], "a record without an end")
 			return true, nil
-		case newer:
-			if n > 0 {
-				t.discard(f, b, int64(n), "the end of a rotated file broke off")
-			}
+		case done && n > 0:
+			t.discard(f, b, buf[:f.format.broken(buf[:n])], "the end of a rotated file broke off")
+			return true, nil
+		case done:
 			t.letGo(f)
 		default:
 			return false, t.checkTruncated(f, b)
 		}
 	}
-}
-
-// consume scans whole records and returns how many bytes they took.
-func (t *tail) consume(f *logFile, buf []byte, b *block) int {
-	used := 0
-	for len(b.out.lines) < blockLines {
-		end := bytes.IndexByte(buf[used:], '\n')
-		if end < 0 {
-			break
-		}
-		t.record(f, buf[used:used+end], t.off+int64(used), b)
-		used += end + 1
-	}
-	if used == 0 {
-		return 0
-	}
-	if t.off == 0 && f.print == "" {
-		f.print = fingerprintOf(buf[:used])
-	}
-	t.advance(f, buf[:used], b)
-	return used
-}
-
-// record hands one record on, or tells that it made no sense.
-func (t *tail) record(f *logFile, line []byte, off int64, b *block) {
-	at := place{file: f, off: off}
-	r, ok := b.scan.parse(line)
-	if !ok {
-		// An engine that was killed while it wrote appends its next record to
-		// the broken one.
-		if i := bytes.LastIndex(line, []byte(logPrefix)); i > 0 {
-			r, ok = b.scan.parse(line[i:])
-			line = line[:i]
-		}
-		b.gap(telemetry.Gap{
-			Reason: telemetry.GapUnreadable, Count: 1, Bytes: int64(len(line)), Since: t.lastTime,
-			Detail: "A record of the engine's log file made no sense.",
-		})
-		if !ok {
-			return
-		}
-	}
-	t.lastTime = r.at
-	if t.replay != nil {
-		if at.before(t.replay.until) {
-			if from := t.replay.from[r.stream]; from == nil || at.before(*from) {
-				return
-			}
-		} else {
-			t.replay, t.resumed = nil, nil
-		}
-	}
-	b.out.add(&t.joiners[r.stream], &r, at)
 }
 
 // gap adds a gap to the block; many broken records make one.
@@ -345,15 +236,6 @@ func (b *block) gap(g telemetry.Gap) {
 		return
 	}
 	b.gaps = append(b.gaps, g)
-}
-
-// discard passes over bytes that are no record.
-func (t *tail) discard(f *logFile, b *block, n int64, why string) {
-	b.gap(telemetry.Gap{
-		Reason: telemetry.GapUnreadable, Count: telemetry.GapUnknownCount, Bytes: n, Since: t.lastTime,
-		Detail: "The engine's log file could not be read on: " + why + ".",
-	})
-	t.advance(f, b.buf[:n], b)
 }
 
 // advance moves the offset behind the bytes used.
@@ -378,6 +260,9 @@ func (t *tail) letGo(f *logFile) {
 	if len(t.files) > 0 && t.files[0] == f {
 		t.files = slices.Delete(t.files, 0, 1)
 		f.close()
+		if t.crowded.Load() {
+			t.enforce()
+		}
 	}
 	t.off, t.size = 0, 0
 	t.before = t.before[:0]
@@ -417,6 +302,19 @@ func (t *tail) tellMissed(b *block) {
 	t.missed = 0
 }
 
+// tellCache reports once that the log is not all that its container printed.
+func (t *tail) tellCache(b *block) {
+	if at := t.where(); t.toldWhat || at == nil || !at.cached {
+		return
+	}
+	t.toldWhat = true
+	b.cached = true
+	b.gap(telemetry.Gap{
+		Reason: telemetry.GapUnreadable, Count: telemetry.GapUnknownCount, Since: t.lastTime,
+		Detail: "The container's log goes to another driver; the engine's cache of it drops lines when the container prints fast, and does not say which.",
+	})
+}
+
 // flush closes the lines that are still open: their streams have ended.
 func (t *tail) flush(b *block) {
 	for stream := telemetry.Stdout; stream <= telemetry.Stderr; stream++ {
@@ -439,10 +337,13 @@ func (t *tail) position() *logPosition {
 	if t.replay != nil {
 		return t.resumed
 	}
-	if t.last.file == nil || t.last.file.print == "" {
+	if t.last.file == nil {
 		return nil
 	}
-	p := &logPosition{placeNote: t.last.note(), Before: hashOf(t.before), Size: t.size, Last: t.lastTime}
+	if first, err := t.last.file.fingerprint(); err != nil || first == "" {
+		return nil
+	}
+	p := &logPosition{placeNote: t.last.note(), Before: hashOf(t.before), Size: t.size, Last: t.lastTime, Cache: t.toldWhat}
 	p.Stdout, p.Stderr = t.joiners[telemetry.Stdout].note(), t.joiners[telemetry.Stderr].note()
 	return p
 }

@@ -34,6 +34,7 @@ type watcher struct {
 	byPath  map[string]*watchedDir
 	logs    map[int32]idleLog
 	refused bool // a watch was refused, and the log says so
+	starved bool // a file could not be opened for want of descriptors, and the log says so
 	closed  bool
 }
 
@@ -82,6 +83,18 @@ func (w *watcher) refuse(err error) {
 		w.refused = true
 		w.log.Warn("the kernel refuses to watch files; they are looked at every 250 ms instead. "+
 			"Raise fs.inotify.max_user_watches and max_user_instances", "error", err)
+	}
+}
+
+// starve says once that no more files can be opened. Those that wait for it are
+// tried again.
+func (w *watcher) starve(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused = true
+	if !w.starved {
+		w.starved = true
+		w.log.Error("log files cannot be opened and may be lost when they rotate; they are tried again every 250 ms", "error", err)
 	}
 }
 
@@ -135,15 +148,18 @@ func (w *watcher) dirLocked(path string) (*watchedDir, error) {
 // follow pins the files of a sandbox's log now and whenever a new one is created.
 func (w *watcher) follow(s *sandbox) error {
 	w.mu.Lock()
-	d, err := w.dirLocked(s.tail.dir)
-	fresh := err == nil && d.logs[s.tail.base] == nil
+	d, err := w.dirLocked(s.tail.home)
+	fresh := err == nil && d.logs[s.tail.layouts[0].base] != s
 	if fresh {
-		d.logs[s.tail.base] = s
+		for i := range s.tail.layouts {
+			d.logs[s.tail.layouts[i].below(s.tail.home)] = s
+		}
 	}
 	w.mu.Unlock()
 	if err != nil {
 		return err
 	}
+	w.below(s)
 	_, err = s.tail.pin()
 	if fresh {
 		s.tail.watched()
@@ -153,6 +169,22 @@ func (w *watcher) follow(s *sandbox) error {
 	return err
 }
 
+// below watches the directories below a sandbox's own in which its log may be,
+// as soon as they are there.
+func (w *watcher) below(s *sandbox) {
+	for i := range s.tail.layouts {
+		l := &s.tail.layouts[i]
+		if l.dir == s.tail.home {
+			continue
+		}
+		w.mu.Lock()
+		if d, err := w.dirLocked(l.dir); err == nil {
+			d.logs[l.base] = s
+		}
+		w.mu.Unlock()
+	}
+}
+
 // pinConfig holds the engine's note of a container until it is identified.
 func (w *watcher) pinConfig(s *sandbox) {
 	s.mu.Lock()
@@ -160,7 +192,7 @@ func (w *watcher) pinConfig(s *sandbox) {
 	if s.target != nil || s.config != nil {
 		return
 	}
-	if f, err := os.Open(filepath.Join(s.tail.dir, configFile)); err == nil {
+	if f, err := os.Open(filepath.Join(s.tail.home, configFile)); err == nil {
 		s.config = f
 	}
 }
@@ -198,12 +230,24 @@ func (w *watcher) disarm(s *sandbox) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.disarmLocked(s)
-	if d := w.byPath[s.tail.dir]; d != nil && d.logs[s.tail.base] == s {
-		delete(d.logs, s.tail.base)
-		if len(d.logs) == 0 && filepath.Base(d.path) == s.id {
-			w.removeLocked(d.wd)
-			w.forgetDir(d)
-		}
+	for i := range s.tail.layouts {
+		l := &s.tail.layouts[i]
+		w.forgetLog(s, s.tail.home, l.below(s.tail.home))
+		w.forgetLog(s, l.dir, l.base)
+	}
+}
+
+// forgetLog ends the watch for a sandbox's log in a directory, and the watch of
+// the directory where it is for that sandbox alone.
+func (w *watcher) forgetLog(s *sandbox, dir, name string) {
+	d := w.byPath[dir]
+	if d == nil || d.logs[name] != s {
+		return
+	}
+	delete(d.logs, name)
+	if len(d.logs) == 0 && (dir != s.tail.home || filepath.Base(dir) == s.id) {
+		w.removeLocked(d.wd)
+		w.forgetDir(d)
 	}
 }
 
@@ -338,9 +382,11 @@ func (w *watcher) createdName(wd int32, name string, created map[*sandbox]bool) 
 	case d == nil:
 	case s == nil:
 		w.found(path, name)
-	default:
-		s.tail.wasCreated()
+	case s.tail.wasCreated(path, name):
 		created[s] = true
+		w.pinLog(s)
+	default:
+		w.below(s)
 		w.pinLog(s)
 	}
 }
@@ -348,7 +394,10 @@ func (w *watcher) createdName(wd int32, name string, created map[*sandbox]bool) 
 // pinLog pins what is new of a log.
 func (w *watcher) pinLog(s *sandbox) {
 	fresh, err := s.tail.pin()
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	switch {
+	case noDescriptors(err):
+		w.starve(err)
+	case err != nil && !errors.Is(err, os.ErrNotExist):
 		w.log.Warn("a log file cannot be opened", "container", s.id, "error", err)
 	}
 	if fresh {
@@ -378,14 +427,14 @@ func (w *watcher) lookAtAll() { w.look(func(*watchedDir) bool { return true }) }
 func (w *watcher) look(chosen func(*watchedDir) bool) {
 	w.mu.Lock()
 	var dirs []*watchedDir
-	var logs []*sandbox
+	logs := map[*sandbox]bool{} // each once, by whatever name
 	for _, d := range w.byPath {
 		if chosen(d) {
 			dirs = append(dirs, d)
 		}
 		for _, s := range d.logs {
 			if chosen(d) || s.armed == nil || s.armed.watch == 0 {
-				logs = append(logs, s)
+				logs[s] = true
 			}
 		}
 	}
@@ -404,7 +453,7 @@ func (w *watcher) look(chosen func(*watchedDir) bool) {
 			w.found(d.path, e.Name())
 		}
 	}
-	for _, s := range logs {
+	for s := range logs {
 		w.pinLog(s)
 		w.wake(s)
 	}
