@@ -102,10 +102,10 @@ func encodeValue(t testing.TB, b []byte, f *field, inner *schema, v any) []byte 
 			bits, err = strconv.ParseUint(text, 10, 64)
 			must(err)
 		}
-		switch f.kind {
-		case fixed64Kind:
+		if f.kind == fixed64Kind {
 			return protowire.AppendFixed64(b, bits)
-		case zigzagKind:
+		}
+		if f.kind == zigzagKind {
 			bits = protowire.EncodeZigZag(int64(bits))
 		}
 		return protowire.AppendVarint(b, bits)

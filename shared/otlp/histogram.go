@@ -180,7 +180,7 @@ func (d *decoder) exponential(h *metricHead, n node) {
 		negative.merge()
 		scale--
 	}
-	e.Scale = int32(scale)                                                 //nolint:gosec // within minScale-13 and maxScale
+	e.Scale = int32(scale)                                                 // within minScale-13 and maxScale
 	e.PositiveOffset, e.Positive = int32(positive.offset), positive.counts //nolint:gosec // sane
 	e.NegativeOffset, e.Negative = int32(negative.offset), negative.counts //nolint:gosec // sane
 	d.taken(h, &p.pointHead, telemetry.MetricPoint{

@@ -53,7 +53,7 @@ func (d *decoder) log(n node) {
 	d.logIDs(&r, &e)
 	d.logText(&r, &e)
 	d.logMetadata(&r, &e)
-	d.weigh(256+len(e.Message)+len(e.Metadata), 0)
+	d.res.Bytes += 256 + len(e.Message) + len(e.Metadata)
 	d.res.Entries = append(d.res.Entries, e)
 }
 

@@ -142,7 +142,7 @@ func (d *decoder) taken(h *metricHead, p *pointHead, m telemetry.MetricPoint) {
 			size += 128 + 8*(len(e.Positive)+len(e.Negative))
 		}
 	}
-	d.weigh(size, 0)
+	d.res.Bytes += size
 	d.res.Metrics = append(d.res.Metrics, m)
 }
 

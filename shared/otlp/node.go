@@ -124,7 +124,7 @@ func (n node) uint() uint64 {
 func (n node) int() int64 {
 	if !n.r.json {
 		if n.decl.kind == zigzagKind {
-			return int64(n.bits>>1) ^ -int64(n.bits&1) //nolint:gosec // zigzag, as the wire format defines it
+			return int64(n.bits>>1) ^ -int64(n.bits&1)
 		}
 		return int64(n.bits) //nolint:gosec // two's complement, as the wire format defines it
 	}

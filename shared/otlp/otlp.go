@@ -20,7 +20,7 @@ const (
 	MaxDepth      = 32       // of lists and maps in each other
 	MaxResource   = 4 << 10  // bytes of a resource's JSON, which every span repeats
 	MaxEvents     = 64 << 10 // bytes of the attributes of one span's events and links
-	MaxMemory     = 32 << 20 // bytes of all records of a request
+	MaxBytes      = 24 << 20 // Result.Bytes
 
 	maxMetricKey   = 64 // bytes
 	maxMetricValue = 256
@@ -56,7 +56,7 @@ type Reason string
 // Reasons for which whole records are refused.
 const (
 	ForeignClaim  Reason = "foreign_claim"  // Options.Bind refused the resource
-	TooMany       Reason = "too_many"       // more than MaxRecords, or than MaxMemory
+	TooMany       Reason = "too_many"       // more than MaxRecords, or than MaxBytes
 	NoID          Reason = "no_id"          // a span without trace id or span id
 	NoName        Reason = "no_name"        // a metric without a name, or with a longer one than is taken
 	NotFinite     Reason = "not_finite"     // NaN or infinite
@@ -67,22 +67,21 @@ const (
 
 // Reasons for which parts of records are dropped or changed.
 const (
-	Content        Reason = "content"          // content of model messages, which is off
-	Attributes     Reason = "attributes"       // more than are taken, without a name or with too long a one
-	AttributeBytes Reason = "attribute_bytes"  // more than fit into their record
-	Duplicate      Reason = "duplicate"        // of one name: the first counts
-	CutText        Reason = "cut_text"         // a text was cut
-	CutValue       Reason = "cut_value"        // a list or map too long or too deep lost the part beyond
-	SpanEvents     Reason = "span_events"      // more than are taken
-	SpanLinks      Reason = "span_links"       // more than are taken, or without ids
-	BadID          Reason = "bad_id"           // of a log entry or parent
-	BadTime        Reason = "bad_time"         // missing, impossible or before its start
-	NoRecorded     Reason = "no_recorded"      // points whose flags say that they hold no value
-	Downscaled     Reason = "merged_buckets"   // more than are taken, merged into wider ones
-	DroppedBuckets Reason = "dropped_buckets"  // more than are taken: count and sum were kept
-	Quantiles      Reason = "quantiles"        // of a summary: more than are taken, or not finite
-	NameCut        Reason = "name_cut"         // of a span or event
-	ForeignUser    Reason = "unbound_identity" // a session or user that the binding does not know: kept as an attribute only
+	Content        Reason = "content"         // content of model messages, which is off
+	Attributes     Reason = "attributes"      // more than are taken, without a name or with too long a one
+	AttributeBytes Reason = "attribute_bytes" // more than fit into their record
+	Duplicate      Reason = "duplicate"       // of one name: the first counts
+	CutText        Reason = "cut_text"        // a text was cut
+	CutValue       Reason = "cut_value"       // a list or map too long or too deep lost the part beyond
+	SpanEvents     Reason = "span_events"     // more than are taken
+	SpanLinks      Reason = "span_links"      // more than are taken, or without ids
+	BadID          Reason = "bad_id"          // of a log entry or parent
+	BadTime        Reason = "bad_time"        // missing, impossible or before its start
+	NoRecorded     Reason = "no_recorded"     // points whose flags say that they hold no value
+	Downscaled     Reason = "merged_buckets"  // more than are taken, merged into wider ones
+	DroppedBuckets Reason = "dropped_buckets" // more than are taken: count and sum were kept
+	Quantiles      Reason = "quantiles"       // of a summary: more than are taken, or not finite
+	NameCut        Reason = "name_cut"        // of a span or event
 )
 
 // Claim is what a resource says of itself.
@@ -170,7 +169,6 @@ type decoder struct {
 	Options
 	res   *Result
 	seen  int // records
-	made  int // bytes of them, about
 	scope scope
 	own   attributes // of the record being read
 	part  attributes // of its event or link
@@ -282,18 +280,12 @@ func (d *decoder) refuseAll(inner node, s *shape) {
 // room reports whether one more record is taken. What one record can hold is
 // bounded, so that all of them are by a look at what came before.
 func (d *decoder) room() bool {
-	if d.seen >= MaxRecords || d.made >= MaxMemory {
+	if d.seen >= MaxRecords || d.res.Bytes >= MaxBytes {
 		d.res.Refused[TooMany]++
 		return false
 	}
 	d.seen++
 	return true
-}
-
-// weigh adds what a record weighs: in memory, and when it is sent on.
-func (d *decoder) weigh(own, repeated int) {
-	d.made += own
-	d.res.Bytes += own + repeated
 }
 
 // short is a clean text of at most that many bytes.
@@ -319,7 +311,7 @@ func (d *decoder) time(nanos uint64) (t time.Time, ok bool) {
 		}
 		return time.Time{}, false
 	}
-	return time.UnixMicro(int64(nanos / 1000)).UTC(), true //nolint:gosec // below maxTime
+	return time.UnixMicro(int64(nanos / 1000)).UTC(), true
 }
 
 const hexDigits = "0123456789abcdef"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -304,7 +305,7 @@ func TestMetricsBecomePoints(t *testing.T) {
 func TestExponentialBucketsAreMergedToFewer(t *testing.T) {
 	counts := make([]string, 1500)
 	for i := range counts {
-		counts[i] = fmt.Sprint(i % 3)
+		counts[i] = strconv.Itoa(i % 3)
 	}
 	body := inMetrics(fmt.Sprintf(`{"name":"exp","exponentialHistogram":{"aggregationTemporality":2,"dataPoints":[{%s,"count":1500,"scale":3,"positive":{"offset":-701,"bucketCounts":[%s]}}]}}`, atTen, strings.Join(counts, ",")))
 	m := decoded(t, Metrics, body, options()).Metrics[0]
@@ -466,7 +467,7 @@ func TestARequestYieldsBoundedRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(t, r)
-		if r.Bytes > MaxMemory+200<<10 || r.Refused[TooMany] == 0 || len(r.Spans)+r.Refused[TooMany] != n {
+		if r.Bytes > MaxBytes+200<<10 || r.Refused[TooMany] == 0 || len(r.Spans)+r.Refused[TooMany] != n {
 			t.Errorf("%d bytes of %d spans, %v refused of %d", r.Bytes, len(r.Spans), r.Refused, n)
 		}
 	})

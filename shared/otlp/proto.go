@@ -55,7 +55,7 @@ func (r *reader) protoField(n node, wireType protowire.Type, yield func(int, nod
 		return true
 	}
 	for rest := n.b; len(rest) > 0 && r.err == nil; { // numbers, packed
-		size := -1
+		var size int
 		if want == protowire.VarintType {
 			n.bits, size = protowire.ConsumeVarint(rest)
 		} else {

@@ -57,7 +57,7 @@ func (d *decoder) span(n node) {
 		notes = append(notes, number(droppedLinks, r.links))
 	}
 	s.Attributes = d.object(r.attributes, telemetry.MaxSpanAttributes, notes...)
-	d.weigh(512+len(s.Name)+len(s.Error)+len(s.Attributes)+r.eventBytes+80*len(s.Events)+128*len(s.Links), len(s.Resource))
+	d.res.Bytes += 512 + len(s.Name) + len(s.Error) + len(s.Attributes) + r.eventBytes + 80*len(s.Events) + 128*len(s.Links) + len(s.Resource)
 	d.res.Spans = append(d.res.Spans, s)
 }
 
@@ -172,7 +172,7 @@ func (d *decoder) spanEvent(n node, s *telemetry.Span, r *spanRecord) {
 		}
 	}
 	e.Attributes = d.object(a, max(MaxEvents-r.eventBytes, 2*droppedRoom))
-	r.eventBytes += len(e.Attributes)
+	r.eventBytes += len(e.Name) + len(e.Attributes)
 	s.Events = append(s.Events, e)
 }
 

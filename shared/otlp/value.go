@@ -313,10 +313,8 @@ type names struct {
 func (n *names) add(name string) bool {
 	const many = 16
 	if n.set == nil {
-		for _, known := range n.list {
-			if known == name {
-				return false
-			}
+		if slices.Contains(n.list, name) {
+			return false
 		}
 		if len(n.list) == many {
 			n.set = make(map[string]struct{}, 2*many)
