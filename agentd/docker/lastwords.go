@@ -161,12 +161,16 @@ func cutTail(text []byte) []byte {
 
 // readFiles reads the end of a log from its files, newest first.
 func (t *tails) readFiles(log *tail, end *mark, after time.Time) error {
-	if end.file == nil {
+	if end.file == nil || end.file.zip != nil {
 		return nil
 	}
 	files := newestFirst(log, end.file)
 	defer files.close()
 	size, done, earlier := end.size, false, false
+	cut := cutRecord
+	if end.file.format == localFrames {
+		cut = cutLastFrame
+	}
 	for i, f := range files.list {
 		if i > 0 {
 			var err error
@@ -175,7 +179,7 @@ func (t *tails) readFiles(log *tail, end *mark, after time.Time) error {
 			}
 		}
 		if !done {
-			left, err := readBack(f, size, wordsBytes-t.read, func(r *record) bool {
+			left, err := readBack(f, cut, size, wordsBytes-t.read, func(r *record) bool {
 				earlier = !after.IsZero() && !r.at.After(after)
 				done = earlier || t.add(r)
 				return done
@@ -240,13 +244,12 @@ const backBlock = 256 << 10
 // readBack reads the records of a file that end before an offset, the newest
 // first, until take has enough or about so many bytes were read. It returns where
 // the oldest record that it took begins.
-func readBack(f *os.File, end, most int64, take func(*record) (enough bool)) (begin int64, err error) {
+func readBack(f *os.File, cut cutLast, end, most int64, take func(*record) (enough bool)) (begin int64, err error) {
 	var scan scanner
-	format := cutRecord
 	var window []byte // from begin of what was read to end
 	for at := end; ; {
 		for len(window) > 0 {
-			r, n, ok := format(&scan, window, at == 0)
+			r, n, ok := cut(&scan, window, at == 0)
 			if n == 0 {
 				break // it begins before the window
 			}
@@ -270,8 +273,11 @@ func readBack(f *os.File, end, most int64, take func(*record) (enough bool)) (be
 	}
 }
 
-// cutRecord reads the last record of json lines, and says how long it is; 0: it
-// begins before b, which is whole when b begins a file.
+// cutLast reads the last record of b, and says how long it is; 0: it begins
+// before b, which is whole when b begins a file.
+type cutLast func(scan *scanner, b []byte, whole bool) (r record, size int, ok bool)
+
+// cutRecord is cutLast of json lines.
 func cutRecord(scan *scanner, b []byte, whole bool) (r record, size int, ok bool) {
 	from := bytes.LastIndexByte(b[:len(b)-1], '\n') + 1
 	if from == 0 && !whole {

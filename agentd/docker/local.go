@@ -57,6 +57,32 @@ func cutFrame(b []byte) (entry []byte, size int, state frameState) {
 	return b[4 : size-4], size, frameWhole
 }
 
+// cutLastFrame is cutLast of the local driver's files. What is no frame is passed
+// over byte by byte.
+func cutLastFrame(_ *scanner, b []byte, whole bool) (r record, size int, ok bool) {
+	if len(b) <= frameEnds {
+		if whole {
+			size = len(b)
+		}
+		return r, size, false
+	}
+	n := binary.BigEndian.Uint32(b[len(b)-4:])
+	if n == 0 || n > maxEntry {
+		return r, 1, false
+	}
+	size = int(n) + frameEnds
+	if len(b) < size && !whole {
+		return r, 0, false
+	}
+	if len(b) < size || binary.BigEndian.Uint32(b[len(b)-size:]) != n {
+		return r, 1, false
+	}
+	if r, ok = parseEntry(b[len(b)-size+4 : len(b)-4]); !ok {
+		size = 1
+	}
+	return r, size, ok
+}
+
 // nextFrame returns how many bytes of b, which begins with no frame, come
 // before the next place where one may begin: every entry begins with its source.
 func nextFrame(b []byte) int {

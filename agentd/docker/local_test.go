@@ -134,6 +134,31 @@ func TestTornFrames(t *testing.T) {
 	}
 }
 
+// The end of a local log is read backwards, past what is no frame.
+func TestLocalFilesBackwards(t *testing.T) {
+	_, path := localTail(t)
+	var data []byte
+	for i := range 30_000 {
+		data = appendFrame(data, "stdout", fmt.Sprint("line ", i), someTime.Add(time.Duration(i)), nil)
+	}
+	data = append(data, "\x00\x00\x00\x20torn"...)
+	data = appendFrame(data, "stderr", "last", someTime, nil)
+	writeFile(t, path, data)
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var texts []string
+	left, err := readBack(f, cutLastFrame, int64(len(data)), wordsBytes, func(r *record) bool {
+		texts = append(texts, string(r.text))
+		return false
+	})
+	if err != nil || left != 0 || len(texts) != 30_001 || texts[0] != "last" || texts[1] != "line 29999" || texts[30_000] != "line 0" {
+		t.Errorf("%d lines, %d bytes left, %v", len(texts), left, err)
+	}
+}
+
 // A frame that is torn for good, because its file has rotated, hides none that
 // was written after it.
 func TestATornFrameInARotatedFile(t *testing.T) {
