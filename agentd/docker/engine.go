@@ -2,9 +2,11 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -33,6 +35,8 @@ type engine interface {
 	Inspect(ctx context.Context, id string) (*details, error)
 	// Logs follows a container's log, or reads what is there of it.
 	Logs(ctx context.Context, id string, since time.Time, follow bool) (io.ReadCloser, error)
+	// Stats measures what a running container has used.
+	Stats(ctx context.Context, id string) (usage, error)
 	// Tail reads the last lines of a log between two times.
 	Tail(ctx context.Context, id string, since, until time.Time, lines int) (io.ReadCloser, error)
 	Close() error
@@ -77,8 +81,10 @@ type details struct {
 	// Digest names the image's exact content.
 	Digest string
 	// Of a running container, as this host sees it.
-	PID       int // of its first process
-	Addresses []netip.Addr
+	PID int // of its first process
+	// ForeignNetwork says that its network is the host's or another container's.
+	ForeignNetwork bool
+	Addresses      []netip.Addr
 	// MemoryLimit in bytes; 0: none.
 	MemoryLimit int64
 	// Probe is the command of the health check, as its exec events tell it; empty
@@ -225,10 +231,11 @@ func (m *mobyEngine) Inspect(ctx context.Context, id string) (*details, error) {
 		ExitCode: c.State.ExitCode, OOMKilled: c.State.OOMKilled,
 		Digest: c.Image, PID: c.State.Pid, MemoryLimit: c.HostConfig.Memory, Probe: probeOf(c.Config),
 	}
+	d.ForeignNetwork = c.HostConfig.NetworkMode.IsHost() || c.HostConfig.NetworkMode.IsContainer()
 	if c.ImageManifestDescriptor != nil {
 		d.Digest = c.ImageManifestDescriptor.Digest.String()
 	}
-	if c.State.Running && c.NetworkSettings != nil && !c.HostConfig.NetworkMode.IsHost() {
+	if c.State.Running && c.NetworkSettings != nil && !d.ForeignNetwork {
 		for _, n := range c.NetworkSettings.Networks {
 			for _, a := range []netip.Addr{n.IPAddress, n.GlobalIPv6Address} {
 				if a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() {
@@ -263,6 +270,57 @@ func (m *mobyEngine) Logs(ctx context.Context, id string, since time.Time, follo
 	}
 	return m.client().ContainerLogs(ctx, id, opts)
 }
+
+func (m *mobyEngine) Stats(ctx context.Context, id string) (usage, error) {
+	r, err := m.client().ContainerStats(ctx, id, client.ContainerStatsOptions{})
+	if err != nil {
+		return noUsage(time.Time{}), err
+	}
+	defer r.Body.Close()
+	var s container.StatsResponse
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxStats)).Decode(&s); err != nil {
+		return noUsage(time.Time{}), fmt.Errorf("read what container %.12s uses: %w", id, err)
+	}
+	return usageOf(&s), nil
+}
+
+// maxStats bounds one answer about a container's usage.
+const maxStats = 1 << 20
+
+// usageOf reads the engine's own measure.
+func usageOf(s *container.StatsResponse) usage {
+	u := noUsage(s.Read.UTC())
+	if s.CPUStats.CPUUsage.TotalUsage == 0 && s.MemoryStats.Usage == 0 {
+		return u // it does not run
+	}
+	u.cpu, u.throttled = time.Duration(whole(s.CPUStats.CPUUsage.TotalUsage)), time.Duration(whole(s.CPUStats.ThrottlingData.ThrottledTime))
+	u.memory, u.pids = whole(s.MemoryStats.Usage), whole(s.PidsStats.Current)
+	for _, name := range []string{"inactive_file", "total_inactive_file"} { // of version 2 and 1
+		u.uncached(whole(s.MemoryStats.Stats[name]))
+	}
+	if s.MemoryStats.MaxUsage > 0 {
+		u.peak = whole(s.MemoryStats.MaxUsage)
+	}
+	u.read, u.written = 0, 0
+	for _, e := range s.BlkioStats.IoServiceBytesRecursive {
+		switch strings.ToLower(e.Op) {
+		case "read":
+			u.read += whole(e.Value)
+		case "write":
+			u.written += whole(e.Value)
+		}
+	}
+	if len(s.Networks) > 0 {
+		u.rx, u.tx = 0, 0
+	}
+	for name := range s.Networks {
+		u.rx, u.tx = u.rx+whole(s.Networks[name].RxBytes), u.tx+whole(s.Networks[name].TxBytes)
+	}
+	return u
+}
+
+// whole keeps what another machine says within int64.
+func whole(n uint64) int64 { return int64(min(n, math.MaxInt64)) } //nolint:gosec // bounded
 
 func (m *mobyEngine) Tail(ctx context.Context, id string, since, until time.Time, lines int) (io.ReadCloser, error) {
 	opts := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Tail: strconv.Itoa(lines)}

@@ -31,6 +31,12 @@ type life struct {
 // containers.
 func start(t *testing.T, host string, from []sourcetest.Record, change ...func(*Config)) *life {
 	t.Helper()
+	return startVia(t, host, from, nil, change...)
+}
+
+// startVia is start, with something between the source and its sink.
+func startVia(t *testing.T, host string, from []sourcetest.Record, via func(source.Sink) source.Sink, change ...func(*Config)) *life {
+	t.Helper()
 	cfg := Config{Endpoint: host, Include: []string{"label=test=" + t.Name()}}
 	for _, f := range change {
 		f(&cfg)
@@ -42,8 +48,12 @@ func start(t *testing.T, host string, from []sourcetest.Record, change ...func(*
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &life{src: src, sink: sourcetest.NewSink(from...)}
+	var to source.Sink = l.sink
+	if via != nil {
+		to = via(l.sink)
+	}
 	done := make(chan error, 1)
-	go func() { done <- src.Run(ctx, sourcetest.PositionsOf(from), l.sink) }()
+	go func() { done <- src.Run(ctx, sourcetest.PositionsOf(from), to) }()
 	stopped := false
 	l.stop = func() []sourcetest.Record {
 		if !stopped {

@@ -401,6 +401,8 @@ func (s *scripted) List(context.Context) ([]listed, error)            { return s
 func (s *scripted) Inspect(context.Context, string) (*details, error) { return nil, errGone }
 func (s *scripted) Close() error                                      { return nil }
 func (s *scripted) Info(context.Context) (engineInfo, error)          { return engineInfo{}, nil }
+func (s *scripted) Stats(context.Context, string) (usage, error)      { return usage{}, errGone }
+
 func (s *scripted) Tail(context.Context, string, time.Time, time.Time, int) (io.ReadCloser, error) {
 	return nil, errors.New("no logs here")
 }

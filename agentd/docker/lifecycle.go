@@ -49,13 +49,75 @@ func toEvent(action, argument string, e *engineEvent, r *run) *telemetry.Event {
 	case "health_status":
 		attribute("status", argument)
 	case "exec_start":
-		attribute("command", argument)
-		attribute("execId", e.Attributes["execID"])
+		id := e.Attributes["execID"]
+		started := command{text: clip(strings.TrimSpace(argument), maxAttribute), at: e.At}
+		r.remember(id, started)
+		attribute("command", started.text)
+		attribute("execId", id)
 	case "exec_die":
 		event.ExitCode = number(e.Attributes["exitCode"])
-		attribute("execId", e.Attributes["execID"])
+		id := e.Attributes["execID"]
+		attribute("execId", id)
+		if started, ok := r.execs[id]; ok {
+			delete(r.execs, id)
+			attribute("command", started.text)
+			attribute("durationMs", strconv.FormatInt(e.At.Sub(started.at).Milliseconds(), 10))
+		}
 	}
 	return event
+}
+
+// command is one that was started in a container and has not ended.
+type command struct {
+	text  string
+	at    time.Time
+	probe bool // it is the container's health check
+}
+
+// maxCommands is how many of a container's commands are known at once.
+const maxCommands = 1024
+
+// remember notes a command until its end. Of too many the oldest is forgotten:
+// its end was missed.
+func (r *run) remember(id string, c command) {
+	if id == "" {
+		return
+	}
+	if r.execs == nil {
+		r.execs = map[string]command{}
+	}
+	if len(r.execs) >= maxCommands {
+		oldest := ""
+		for other := range r.execs {
+			if oldest == "" || r.execs[other].at.Before(r.execs[oldest].at) {
+				oldest = other
+			}
+		}
+		delete(r.execs, oldest)
+	}
+	r.execs[id] = c
+}
+
+// isProbe reports whether an event is of a health check, of which the engine
+// tells three for each: nobody's work in the container. A person who runs the
+// very same command is taken for one.
+func (r *run) isProbe(action, argument string, e *engineEvent) bool {
+	id := e.Attributes["execID"]
+	switch action {
+	case "exec_start":
+		if r.probe == "" || strings.TrimSpace(argument) != r.probe {
+			return false
+		}
+		r.remember(id, command{at: e.At, probe: true})
+		return true
+	case "exec_die":
+		if !r.execs[id].probe {
+			return false
+		}
+		delete(r.execs, id)
+		return true
+	}
+	return false
 }
 
 // Exit codes of a process that a signal ended, as the engine gives them.

@@ -54,14 +54,14 @@ func (s *Source) ByID(id string) (source.Target, bool) {
 // unix socket that is mounted into containers. Where one engine runs in a
 // container of another, the outer one counts.
 func (s *Source) ByPID(pid int) (source.Target, bool) {
-	names, err := cgroupsOf(pid)
+	all, err := hierarchies(pid)
 	if err != nil {
 		return source.Target{}, false
 	}
 	var target source.Target
 	found := ""
-	for _, name := range names {
-		for _, id := range containersIn(name) {
+	for _, h := range all {
+		for _, id := range containersIn(h.name) {
 			t, ok := s.ByID(id)
 			if !ok {
 				continue
@@ -155,12 +155,12 @@ func initOf(pid int, id string) process {
 	if pid <= 0 {
 		return process{}
 	}
-	names, err := cgroupsOf(pid)
+	all, err := hierarchies(pid)
 	if err != nil {
 		return process{}
 	}
-	for _, name := range names {
-		for _, found := range containersIn(name) {
+	for _, h := range all {
+		for _, found := range containersIn(h.name) {
 			if found != id {
 				continue
 			}
@@ -200,21 +200,26 @@ func beganAt(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[after], 10, 64)
 }
 
-// cgroupsOf returns the control groups of a process, one for each hierarchy.
-func cgroupsOf(pid int) ([]string, error) {
+// hierarchy is a process's place in one hierarchy of control groups.
+type hierarchy struct {
+	controllers string // of version 1, parted by commas; empty: version 2
+	name        string
+}
+
+// hierarchies reads a process's control groups.
+func hierarchies(pid int) ([]hierarchy, error) {
 	b, err := readSmall("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return nil, err
 	}
-	var names []string
+	var all []hierarchy
 	for line := range strings.Lines(string(b)) {
-		if _, rest, ok := strings.Cut(line, ":"); ok { // number:controllers:name
-			if _, name, ok := strings.Cut(rest, ":"); ok {
-				names = append(names, strings.TrimSuffix(name, "\n"))
-			}
+		// number:controllers:name
+		if part := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3); len(part) == 3 {
+			all = append(all, hierarchy{controllers: part[1], name: part[2]})
 		}
 	}
-	return names, nil
+	return all, nil
 }
 
 // containersIn returns the ids in a control group's name, the outermost first:
