@@ -122,26 +122,22 @@ func isKey(v value) bool {
 
 // basic reports whether a text is user:password in base64.
 func basic(v []byte) bool {
-	if len(v) < 8 || len(v) > 512 {
+	const most = 512
+	v = bytes.TrimRight(v, "=")
+	if len(v) < 6 || len(v) > most {
 		return false
 	}
-	raw, err := base64Decode(v)
-	if err != nil || bytes.IndexByte(raw, ':') < 0 {
+	var out [most]byte
+	n, err := base64.RawStdEncoding.Decode(out[:], v)
+	if err != nil || bytes.IndexByte(out[:n], ':') < 0 {
 		return false
 	}
-	for _, c := range raw {
+	for _, c := range out[:n] {
 		if c < 0x20 || c == 0x7f {
 			return false
 		}
 	}
 	return true
-}
-
-func base64Decode(v []byte) ([]byte, error) {
-	v = bytes.TrimRight(v, "=")
-	out := make([]byte, base64.RawStdEncoding.DecodedLen(len(v)))
-	n, err := base64.RawStdEncoding.Decode(out, v)
-	return out[:n], err
 }
 
 // How much of a name before its end, and of a value, is looked at.
@@ -170,7 +166,7 @@ func (a *assignment) match(s *scan, rule ruleNumber, start, end int) {
 		return
 	}
 	v := value{text: s.text[from:min(to, from+maxValue)], quoted: quoted, separator: separator}
-	v.more = s.byteAt(to) == ' ' && s.is(alnum, to+1)
+	v.more = s.byteAt(to) == ' ' && (s.is(alnum, to+1) || skipMarkers(s.text, to+1) > to+1)
 	if a.secret(v) {
 		s.generic(rule, from, to)
 	}
@@ -302,6 +298,10 @@ func (s *scan) findBareEnd(from int) int {
 		switch s.text[i] {
 		case 0, ' ', '\t', '\n', '\r', '"', '\'', '`', '<', '>':
 			return i
+		case '[':
+			if n := markerLen(s.text[i:]); n > 0 {
+				i += n - 1
+			}
 		case '\\':
 			switch s.byteAt(i + 1) {
 			case '"', '\'', 'n', 'r', 't', '\\', 'u':

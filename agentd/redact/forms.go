@@ -113,6 +113,15 @@ func endsAuthority(c byte) bool {
 	return c <= ' ' || strings.IndexByte("/?#\"'`<>\\|", c) >= 0
 }
 
+// authSchemes are the schemes of the header; several parameters follow the
+// first ones.
+var authSchemes = []string{
+	"digest", "aws4-hmac-sha256", "hawk", "signature",
+	"bearer", "basic", "token", "bot", "apikey", "key", "negotiate", "ntlm", "splunk", "oauth",
+}
+
+const wholeSchemes = 4
+
 // authorization adds the credentials of an Authorization header, whose name
 // is at [start,end).
 func (s *scan) authorization(rule ruleNumber, start, end int) {
@@ -133,11 +142,10 @@ func (s *scan) authorization(rule ruleNumber, start, end int) {
 	whole := false // several parameters follow
 	known := false
 	if space > 0 {
-		switch strings.ToLower(string(scheme[:space])) {
-		case "bearer", "basic", "token", "bot", "apikey", "key", "negotiate", "ntlm", "splunk", "oauth":
-			known = true
-		case "digest", "aws4-hmac-sha256", "hawk", "signature":
-			known, whole = true, true
+		for i, s := range authSchemes {
+			if equalFold(scheme[:space], s) {
+				known, whole = true, i < wholeSchemes
+			}
 		}
 	}
 	if known {
@@ -149,7 +157,7 @@ func (s *scan) authorization(rule ruleNumber, start, end int) {
 		to = s.lineEnd(p)
 	}
 	v := s.text[p:to]
-	if len(v) < 4 || placeholder(v) || lettersOnly(v) && len(v) < 16 || !known && !looksRandom(v) {
+	if len(v) < 4 || placeholder(v) || len(v) < 20 && !hasDigit(v) || !known && !looksRandom(v) {
 		return
 	}
 	s.generic(rule, p, to)

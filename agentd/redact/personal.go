@@ -35,7 +35,7 @@ func (s *scan) emails(rule ruleNumber) {
 			last++
 		}
 		s.steps += last - first
-		if first < at && dot > 0 && last-dot > 2 && first >= s.specificEnd {
+		if first < at && dot > 0 && last-dot > 2 {
 			s.specific(rule, first, last)
 		}
 	}

@@ -97,29 +97,33 @@ func (r *Redactor) Redact(dst, text []byte, hit func(rule string)) []byte {
 	return text
 }
 
+// maxPasses bounds how often a text is looked at. A second look sees what the
+// first replacement uncovered, which takes texts that nobody writes by chance.
+const maxPasses = 4
+
 // scan looks closely at a text of which keywords are known to be absent before
 // position at.
 func (r *Redactor) scan(dst, text []byte, at int, hit func(rule string)) []byte {
 	s, _ := r.scans.Get().(*scan)
-	s.begin(r, text)
 	defer func() {
 		s.end()
 		r.scans.Put(s)
 	}()
-	s.keywords(at)
-	if r.card >= 0 && hasLongNumber(text) {
-		s.cardNumbers()
+	for pass := range maxPasses {
+		s.begin(r, text)
+		s.look(at)
+		if len(s.spans) == 0 {
+			break
+		}
+		if pass == 0 {
+			dst = s.replace(dst, hit)
+		} else {
+			s.spare = s.replace(s.spare, hit)
+			dst = append(dst[:0], s.spare...)
+		}
+		text, at = dst, 0
 	}
-	if r.pem >= 0 && loneKeyLine(text) {
-		s.specific(r.pem, 0, len(text))
-	}
-	for _, find := range r.more {
-		find(s)
-	}
-	if len(s.spans) == 0 {
-		return text
-	}
-	return s.replace(dst, hit)
+	return text
 }
 
 // Rules returns the ids of all rules in force.

@@ -24,6 +24,7 @@ type scan struct {
 	r     *Redactor
 	text  []byte
 	spans []span
+	spare []byte // for results that are looked at again
 
 	// What is known of the text, so that nothing is walked over again and
 	// again: see run, quoteEnd and their users.
@@ -45,14 +46,32 @@ func (x extent) holds(at int) bool { return x.start <= at && at < x.end }
 
 // begin makes a scan, used before or new, ready for a text.
 func (s *scan) begin(r *Redactor, text []byte) {
-	*s = scan{r: r, text: text, spans: s.spans[:0]}
+	*s = scan{r: r, text: text, spans: s.spans[:0], spare: s.spare}
 }
 
-// end forgets the text. Spans are kept for the next one, unless they are many.
+// end forgets the text. Memory is kept for the next one, unless it is much.
 func (s *scan) end() {
 	s.text = nil
-	if cap(s.spans) > 1024 {
+	clear(s.spare)
+	if cap(s.spans) > 1<<10 {
 		s.spans = nil
+	}
+	if cap(s.spare) > 16<<10 {
+		s.spare = nil
+	}
+}
+
+// look finds all spans; there is no keyword before position at.
+func (s *scan) look(at int) {
+	s.keywords(at)
+	if s.r.card >= 0 && hasLongNumber(s.text) {
+		s.cardNumbers()
+	}
+	if s.r.pem >= 0 && loneKeyLine(s.text) {
+		s.specific(s.r.pem, 0, len(s.text))
+	}
+	for _, find := range s.r.more {
+		find(s)
 	}
 }
 

@@ -33,7 +33,11 @@ func (t *token) match(s *scan, rule ruleNumber, start, end int) {
 	}
 	stop := s.run(t.class, end)
 	n := stop - end
-	if n < t.min || t.max > 0 && n > t.max || s.is(alnum, stop) {
+	if n < t.min || s.is(alnum, stop) {
+		return
+	}
+	// What ends at a marker was longer before, so that its length says nothing.
+	if t.max > 0 && (n > t.max || markerLen(s.text[stop:]) > 0) {
 		return
 	}
 	if t.check != nil && !t.check(s.text[end:min(stop, end+checkLimit)]) {

@@ -70,6 +70,12 @@ func randomRun(run, digits, letters, lowers, uppers int) bool {
 	return false
 }
 
+// elsewhere begins what says where a secret is, or that it is masked.
+var elsewhere = []string{
+	"process.env", "os.environ", "os.getenv", "getenv(", "env.", "vault:", "secretref:", "arn:aws:secretsmanager",
+	"[filtered]", "[redacted]", "[hidden]", "(redacted)", "***",
+}
+
 // placeholder reports whether a value stands for one that is elsewhere, or is
 // masked already.
 func placeholder(v []byte) bool {
@@ -82,9 +88,8 @@ func placeholder(v []byte) bool {
 	if same(v) {
 		return true
 	}
-	lower := strings.ToLower(string(v[:min(len(v), 32)]))
-	for _, p := range [...]string{"process.env", "os.environ", "os.getenv", "getenv(", "env.", "vault:", "secretref:", "arn:aws:secretsmanager", "[filtered]", "[redacted]", "[hidden]", "(redacted)", "***"} {
-		if strings.HasPrefix(lower, p) {
+	for _, p := range elsewhere {
+		if len(v) >= len(p) && equalFold(v[:len(p)], p) {
 			return true
 		}
 	}
@@ -128,10 +133,15 @@ var statusWords = func() map[string]bool {
 }()
 
 func statusWord(v []byte) bool {
-	if len(v) > 16 {
+	v = bytes.TrimRight(v, ".!?")
+	var lower [16]byte
+	if len(v) > len(lower) {
 		return false
 	}
-	return statusWords[strings.ToLower(string(bytes.TrimRight(v, ".!?")))]
+	for i, c := range v {
+		lower[i] = toLower(c)
+	}
+	return statusWords[string(lower[:len(v)])]
 }
 
 // lettersOnly reports whether a value is a word.
