@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -206,14 +207,21 @@ type endFiles struct {
 // newestFirst returns a file of a log and some before it: those that are held,
 // and then those that have a name.
 func newestFirst(log *tail, newest *logFile) endFiles {
-	const most = 4
+	const most = 100 // of 20 KB each, they would hold enough
 	files := endFiles{list: []*os.File{newest.f}}
 	oldest := newest.id
 	for _, f := range log.olderThan(newest) {
+		if f.zip != nil {
+			return files
+		}
 		files.list, oldest = append(files.list, f.f), f.id
 	}
+	base := newest.f.Name()
+	if n := strings.LastIndexByte(base, '.'); number(base[n+1:]) != nil {
+		base = base[:n] // it had been rotated when it was opened
+	}
 	for n, met := 0, false; n < maxRotated && len(files.list) < most; n++ {
-		name := newest.f.Name()
+		name := base
 		if n > 0 {
 			name += "." + strconv.Itoa(n)
 		}
