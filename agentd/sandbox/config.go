@@ -38,6 +38,7 @@ type Config struct {
 	// is what exec sessions are acknowledged by. nil: by the sink's taking them.
 	Durable func(key string) []byte
 	Quota   Quota
+	OTLP    OTLP
 }
 
 // Quota bounds one sandbox. Zero values stand for the defaults.

@@ -33,6 +33,11 @@ type keeper struct {
 	positions source.Positions
 	changed   chan struct{}
 	gate      chan struct{} // nil: open
+
+	// With commits, only what was committed is durable.
+	commits   bool
+	committed int
+	safe      source.Positions
 }
 
 func newKeeper() *keeper {
@@ -84,7 +89,24 @@ func (k *keeper) all() source.Batch {
 func (k *keeper) durable(key string) []byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.commits {
+		return bytes.Clone(k.safe[key])
+	}
 	return bytes.Clone(k.positions[key])
+}
+
+func (k *keeper) commit() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.committed, k.safe = len(k.batches), maps.Clone(k.positions)
+}
+
+// rollback is what a kill does.
+func (k *keeper) rollback() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.batches, k.positions = k.batches[:k.committed], source.Positions{}
+	maps.Copy(k.positions, k.safe)
 }
 
 func (k *keeper) resume() source.Positions {
@@ -150,13 +172,18 @@ type endpoint struct {
 
 func start(t *testing.T, cfg Config, sink *keeper) *endpoint {
 	t.Helper()
-	e := &endpoint{sink: sink, socket: filepath.Join(t.TempDir(), "sandbox", "agentd.sock")}
+	return startAt(t, cfg, sink, filepath.Join(t.TempDir(), "sandbox", "agentd.sock"))
+}
+
+func startAt(t *testing.T, cfg Config, sink *keeper, socket string) *endpoint {
+	t.Helper()
+	e := &endpoint{sink: sink, socket: socket}
 	cfg.Listen = []string{"127.0.0.1:0", e.socket}
 	var err error
 	if e.Source, err = New(cfg, hclog.NewNullLogger(), prometheus.NewRegistry()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // it ends before the test's own does
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(ctx, sink.resume(), sink) }()
 	e.stop = sync.OnceValue(func() error {

@@ -74,6 +74,7 @@ func (s *Source) about(w http.ResponseWriter, r *http.Request) {
 		"status": "ok", "what": "agentd's local endpoint: the sandboxes of this node report here (THEAZO_ENDPOINT)",
 		"paths": []string{
 			"/v1/sandbox/log", "/v1/sandbox/model", "/v1/sandbox/span", "/v1/sandbox/progress", "/v1/sandbox/complete", "/v1/sandbox/exec",
+			"/v1/logs", "/v1/traces", "/v1/metrics",
 		},
 	})
 }
@@ -160,7 +161,7 @@ func decompress(encoding string, b []byte, limit int) ([]byte, error) {
 		from = z
 	case "zstd":
 		z, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxMemory(uint64(max(limit, maxWindow))), zstd.WithDecoderMaxWindow(maxWindow)) //nolint:gosec // a constant's size
+			zstd.WithDecoderMaxMemory(uint64(max(limit, maxWindow))), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, fmt.Errorf("zstd decoder: %w", err)
 		}

@@ -91,7 +91,7 @@ func peerOf(c net.Conn) (*peer, error) {
 		var cred *unix.Ucred
 		var credErr error
 		if err := raw.Control(func(fd uintptr) {
-			cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) //nolint:gosec // a descriptor
+			cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 		}); err != nil || credErr != nil {
 			return nil, errors.Join(err, credErr)
 		}

@@ -31,6 +31,9 @@ type queues struct {
 	to      source.Sink
 	quota   Quota
 	metrics *metrics
+	// sessions are the exec sessions, which have no queue: they are read as fast
+	// as the sink takes their lines.
+	sessions *sessions
 
 	mu       sync.Mutex
 	of       map[source.Target]*queue
@@ -56,8 +59,8 @@ type queue struct {
 	told           time.Time // the last gap
 }
 
-func newQueues(ctx context.Context, to source.Sink, quota Quota, m *metrics) *queues {
-	return &queues{ctx: ctx, to: to, quota: quota, metrics: m, of: map[source.Target]*queue{}}
+func newQueues(ctx context.Context, to source.Sink, resume source.Positions, quota Quota, m *metrics) *queues {
+	return &queues{ctx: ctx, to: to, quota: quota, metrics: m, sessions: newSessions(resume, m), of: map[source.Target]*queue{}}
 }
 
 // queue returns a target's, under mu.
@@ -71,7 +74,8 @@ func (q *queues) queue(t source.Target) *queue {
 	return one
 }
 
-// offer queues a batch, or refuses it at once with a *telemetry.Failure of
+// offer queues a batch, which may be larger than a queue when nothing of the
+// sandbox is on its way, or refuses it at once with a *telemetry.Failure of
 // code RateLimited or Unavailable and its RetryAfter. A client that does not
 // try again has lost it then: see lost.
 func (s *Source) offer(_ context.Context, t source.Target, b *source.Batch) error {
@@ -101,7 +105,7 @@ func (q *queues) offer(t source.Target, b *source.Batch) error {
 	switch {
 	case q.closed:
 		return q.no(telemetry.Unavailable, "stopping", retryAfter, "The local endpoint is stopping.")
-	case one.pendingRecords+records > maxQueuedRecords || one.pendingBytes+bytes > maxQueuedBytes:
+	case one.working && (one.pendingRecords+records > maxQueuedRecords || one.pendingBytes+bytes > maxQueuedBytes):
 		return q.no(telemetry.RateLimited, "queue", retryAfter, "This sandbox's queue is full, because the node is behind.")
 	case q.bytes+bytes > maxQueuedInAll:
 		return q.no(telemetry.RateLimited, "node_queue", retryAfter, "The node's queue is full.")
@@ -226,7 +230,10 @@ func (q *queues) tidy(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if quiet := q.tidyOnce(time.Now()); len(quiet) > 0 {
+		now := time.Now()
+		quiet := q.tidyOnce(now)
+		q.sessions.forget(now, quiet)
+		if len(quiet) > 0 {
 			_ = q.to.Emit(ctx, &source.Batch{Positions: quiet}) // it ends with ctx
 		}
 	}
@@ -266,6 +273,7 @@ func (q *queues) tellGap(one *queue, now time.Time) {
 
 // drain tells what is left to tell and waits until all is handed on.
 func (q *queues) drain() error {
+	q.sessions.close()
 	q.mu.Lock()
 	q.closed = true
 	quiet := source.Positions{}

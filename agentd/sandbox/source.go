@@ -39,6 +39,8 @@ type Source struct {
 	limits  *limits
 	unknown unknown
 	routes  map[string]http.HandlerFunc
+
+	collector *collector
 	warned  warned
 
 	mu        sync.Mutex
@@ -66,6 +68,9 @@ func New(cfg Config, log hclog.Logger, registerer prometheus.Registerer) (*Sourc
 		"/v1/sandbox/progress": s.post("progress", s.readProgress), "/v1/sandbox/complete": s.post("complete", s.readComplete),
 		"/v1/sandbox/exec": s.exec,
 	}
+	if err := s.addOTLP(registerer); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -81,7 +86,7 @@ func (s *Source) Name() string { return "sandbox" }
 func (s *Source) Run(ctx context.Context, resume source.Positions, to source.Sink) error {
 	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	q := newQueues(keep, to, s.cfg.Quota, s.metrics)
+	q := newQueues(keep, to, resume, s.cfg.Quota, s.metrics)
 	s.mu.Lock()
 	s.queues = q
 	s.mu.Unlock()
@@ -105,11 +110,11 @@ func (s *Source) Run(ctx context.Context, resume source.Positions, to source.Sin
 	if err := server.Shutdown(limit); err != nil {
 		_ = server.Close()
 	}
+	timer := time.AfterFunc(drainFor, stop) // the sink may be blocked for long
+	defer timer.Stop()
 	wg.Wait()
 	stopTidy()
 	tidying.Wait()
-	timer := time.AfterFunc(drainFor, stop) // the sink may be blocked for long
-	defer timer.Stop()
 	return q.drain()
 }
 
@@ -117,7 +122,7 @@ func (s *Source) Run(ctx context.Context, resume source.Positions, to source.Sin
 func (s *Source) server(stopping <-chan struct{}) *http.Server {
 	return &http.Server{
 		Handler: s, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeader, ErrorLog: s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+		MaxHeaderBytes: maxHeader, Protocols: protocols(), HTTP2: http2Limits(), ErrorLog: s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			p, _ := c.RemoteAddr().(*peer)
 			return context.WithValue(context.WithValue(ctx, stoppingKey{}, stopping), senderKey{}, sender{peer: p})
@@ -162,7 +167,7 @@ func (s *Source) serveOn(server *http.Server, list []net.Listener) error {
 		_ = l.Close()
 	}
 	for range len(list) - 1 {
-		<-ended
+		_ = <-ended // closed by us
 	}
 	return err
 }

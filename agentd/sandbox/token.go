@@ -116,11 +116,11 @@ var errToken = errors.New("the token in the path is not one of this node, or is 
 // target reads a token.
 func (k Key) target(token string, now time.Time) (source.Target, error) {
 	text, signature, ok := strings.Cut(token, ".")
-	mac, err := base64.RawURLEncoding.DecodeString(signature)
+	mac, err := base64.RawURLEncoding.Strict().DecodeString(signature)
 	if k == (Key{}) || !ok || err != nil || !hmac.Equal(mac, k.sign(text)) {
 		return source.Target{}, errToken
 	}
-	body, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(text, tokenPrefix))
+	body, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimPrefix(text, tokenPrefix))
 	if err != nil {
 		return source.Target{}, errToken
 	}

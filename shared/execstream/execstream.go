@@ -84,7 +84,7 @@ func AppendFrame(b []byte, kind byte, payload []byte) []byte {
 func AppendData(b []byte, kind byte, offset int64, at time.Time, data []byte) []byte {
 	b = binary.BigEndian.AppendUint32(append(b, kind), uint32(dataHeader+len(data))) //nolint:gosec // at most MaxPayload
 	b = binary.BigEndian.AppendUint64(b, uint64(offset))                             //nolint:gosec // not negative
-	b = binary.BigEndian.AppendUint64(b, uint64(at.UnixMicro()))                     //nolint:gosec // two's complement
+	b = binary.BigEndian.AppendUint64(b, uint64(at.UnixMicro()))
 	return append(b, data...)
 }
 
