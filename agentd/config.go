@@ -38,6 +38,10 @@ type Config struct {
 		Include  []string `yaml:"include" help:"collect only containers that match one of these: name=GLOB, image=GLOB, label=KEY or label=KEY=GLOB"`
 		Exclude  []string `yaml:"exclude" help:"leave out containers that match one of these, same form"`
 		From     string   `yaml:"from" help:"containers that ran before the first start of agentd: read from their beginning, or from now"`
+
+		StatsInterval time.Duration `yaml:"stats_interval" help:"time between two samples of each container's CPU, memory, network and disk; 0: none"`
+		HeldFiles     int           `yaml:"held_files" help:"most log files of one container that are held after the engine deleted them, until they are read"`
+		HeldBytes     config.Size   `yaml:"held_bytes" help:"most disk space of such files of one container"`
 	} `yaml:"docker"`
 
 	Files []string `yaml:"files" help:"Docker json-file logs to read without an engine: file name patterns"`
@@ -48,8 +52,18 @@ type Config struct {
 	} `yaml:"buffer"`
 
 	Intake struct {
-		MaxDelay time.Duration `yaml:"max_delay" help:"longest time that lines wait to be written and sent together while more arrive"`
+		MaxDelay  time.Duration `yaml:"max_delay" help:"longest time that lines wait to be written and sent together while more arrive"`
+		Structure bool          `yaml:"structure" help:"read level, message and fields out of JSON, logfmt and other known formats"`
+		ANSI      string        `yaml:"ansi" help:"terminal escape sequences in messages: strip or keep"`
+		Raw       string        `yaml:"raw" help:"keep a line's exact bytes in its metadata: never (but where the message cannot hold them), changed (also where escape sequences were taken out) or always"`
 	} `yaml:"intake"`
+
+	Redact struct {
+		Enabled  bool     `yaml:"enabled" help:"take secrets (keys, tokens, passwords, card numbers) out before anything is written to disk"`
+		Off      []string `yaml:"off" help:"built-in rules that are not wanted, by id; 'agentd redact -rules' lists them"`
+		Personal []string `yaml:"personal" help:"personal data to take out as well: email, ipv4, phone, iban"`
+		Rules    []string `yaml:"rules" help:"your own, each NAME=PATTERN in RE2; where the pattern has a group, only that is taken out"`
+	} `yaml:"redact"`
 
 	Log logging.Config `yaml:"log"`
 }
@@ -63,7 +77,11 @@ func Default() Config {
 	c.Docker.From = "beginning"
 	c.Buffer.Budget = 1 << 30
 	c.Buffer.Segment = 8 << 20
+	c.Docker.StatsInterval = 15 * time.Second
+	c.Docker.HeldFiles, c.Docker.HeldBytes = 64, 256<<20
 	c.Intake.MaxDelay = 25 * time.Millisecond
+	c.Intake.Structure, c.Intake.ANSI, c.Intake.Raw = true, "strip", "never"
+	c.Redact.Enabled = true
 	c.Log = logging.Default
 	return c
 }
@@ -119,6 +137,15 @@ func (c *Config) Validate() error {
 	}
 	if c.Intake.MaxDelay < 0 || c.Intake.MaxDelay > 10*time.Second {
 		bad("intake.max_delay: %s is outside 0s to 10s", c.Intake.MaxDelay)
+	}
+	if c.Docker.StatsInterval < 0 || c.Docker.StatsInterval > 0 && c.Docker.StatsInterval < time.Second {
+		bad("docker.stats_interval: %s is neither 0s nor at least 1s", c.Docker.StatsInterval)
+	}
+	if _, err := c.intakeConfig(); err != nil {
+		bad("intake: %w", err)
+	}
+	if _, err := c.redactor(nil); err != nil {
+		bad("redact: %w", err)
 	}
 	if err := c.Log.Validate(); err != nil {
 		errs = append(errs, err)

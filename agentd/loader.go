@@ -66,6 +66,17 @@ func (l *Loader) Load() (Config, error) {
 	return *cfg, nil
 }
 
+// Read reads file, environment and flags, for a command that needs only some
+// of them to be good.
+func (l *Loader) Read() (Config, error) {
+	cfg, set, _, err := l.parse()
+	if err != nil {
+		return Config{}, err
+	}
+	err = set.Load(cfg)
+	return *cfg, err
+}
+
 // StateDir reads only where the agent keeps its state: `agentd status` must
 // work where nothing else is configured.
 func (l *Loader) StateDir() (string, error) {

@@ -94,7 +94,15 @@ func (a *agent) run(ctx context.Context) error {
 		return err
 	}
 	q := queue{a.spool}
-	a.intake = intake.New(intake.Config{MaxDelay: a.Config.Intake.MaxDelay, RequireOrg: a.namesOrganisations(identity)}, q, a.Log.Named("intake"), a.registry)
+	content, err := a.Config.intakeConfig()
+	if err != nil {
+		return fmt.Errorf("intake: %w", err)
+	}
+	if content.Redactor, err = a.Config.redactor(a.registry); err != nil {
+		return fmt.Errorf("redact: %w", err)
+	}
+	content.RequireOrg = a.namesOrganisations(identity)
+	a.intake = intake.New(content, q, a.Log.Named("intake"), a.registry)
 	a.sources = &sources{intake: a.intake, durable: a.spool.Positions, log: a.Log, registerer: a.registry}
 	a.sources.start = a.sources.supervise
 

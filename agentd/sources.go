@@ -65,7 +65,10 @@ func configuredSources(c *Config, log hclog.Logger, reg prometheus.Registerer) (
 
 // dockerConfig is what the settings below docker say.
 func (c *Config) dockerConfig() docker.Config {
-	return docker.Config{Endpoint: c.Docker.Endpoint, Include: c.Docker.Include, Exclude: c.Docker.Exclude, From: docker.From(c.Docker.From)}
+	return docker.Config{
+		Endpoint: c.Docker.Endpoint, Include: c.Docker.Include, Exclude: c.Docker.Exclude, From: docker.From(c.Docker.From),
+		StatsInterval: c.Docker.StatsInterval, MaxHeldFiles: c.Docker.HeldFiles, MaxHeldBytes: int64(c.Docker.HeldBytes),
+	}
 }
 
 // runAll runs sources side by side until ctx ends.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
@@ -46,5 +47,21 @@ func TestMistakesInACallComeBeforeTheConfiguration(t *testing.T) {
 		if code := agentdProgram().Run(t.Context(), args, io.Discard, io.Discard); code != 2 {
 			t.Errorf("agentd %q ends with %d, not 2", args, code)
 		}
+	}
+}
+
+func TestRedactShowsWhatTheRulesTake(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "redact", "-redact.rules", "ticket=TICKET-([0-9]+)")
+	cmd.Env = append(os.Environ(), "TEST_AS_AGENTD=1")
+	cmd.Stdin = strings.NewReader("db postgres://app:correcthorse@db/x\nTICKET-77\nplain\n-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----\n")
+	var taken strings.Builder
+	cmd.Stderr = &taken
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err, taken.String())
+	}
+	text := string(out)
+	if strings.Contains(text, "correcthorse") || strings.Contains(text, "77") || strings.Contains(text, "MIIEvQ") || !strings.Contains(text, "\nplain\n") || !strings.Contains(taken.String(), "ticket") {
+		t.Fatalf("%s%s", text, taken.String())
 	}
 }
