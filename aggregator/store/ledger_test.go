@@ -48,14 +48,14 @@ func TestTheLedgerAccountsForEveryRecord(t *testing.T) {
 	newer := sp.frame(telemetry.LaneEvents, 3)
 	newer.Body, newer.Unknown = []byte("of a newer release"), 2
 	newer.Gaps = []telemetry.Gap{{Reason: telemetry.GapRotated, Count: telemetry.GapUnknownCount}}
-	mustCommit(t, s, first, lost, bad, events, newer)
+	mustCommit(t, s, first, lost, bad, events, newer, sp.tombstone(telemetry.LaneEvents, 2))
 	mustCommit(t, s, sp.numbered(t, "agt_a", 10, 4, time.Now()))
 	if outcomes, _, err := s.Commit(t.Context(), []*frame.Received{first}); err != nil || outcomes[0].Verdict != frame.Duplicate {
 		t.Fatal(outcomes, err)
 	}
 	s.Reported(node, time.Now(), &telemetry.NodeReport{BufferBytes: 77, Sequences: []telemetry.Sequence{
 		{Org: "org_a", Epoch: 0xfedcba9876543210, Lane: telemetry.LaneLogs, Assigned: 30, Acknowledged: 26},
-		{Org: "org_a", Epoch: 0xfedcba9876543210, Lane: telemetry.LaneEvents, Assigned: 4, Acknowledged: 4},
+		{Org: "org_a", Epoch: 0xfedcba9876543210, Lane: telemetry.LaneEvents, Assigned: 6, Acknowledged: 6},
 		{Org: "org_a", Epoch: 5, Lane: telemetry.LaneLogs, Assigned: 2},
 	}})
 	if err := s.FlushReports(t.Context()); err != nil {
@@ -68,12 +68,12 @@ func TestTheLedgerAccountsForEveryRecord(t *testing.T) {
 	want := []telemetry.LedgerEntry{
 		{Epoch: "fedcba9876543210", Lane: "logs", Assigned: 30, Visible: 14, Quarantined: 5, Lost: 7, InFlight: 4, Balanced: true},
 		{Epoch: "0000000000000005", Lane: "logs", Assigned: 2, InFlight: 2, Balanced: true},
-		{Epoch: "fedcba9876543210", Lane: "events", Assigned: 4, Visible: 2, Quarantined: 2, Balanced: true},
+		{Epoch: "fedcba9876543210", Lane: "events", Assigned: 6, Visible: 2, Quarantined: 2, Lost: 2, Balanced: true},
 	}
 	if d := cmp.Diff(want, l.Entries); d != "" {
 		t.Error(d)
 	}
-	if !l.Balanced || l.Totals.Assigned != 36 || l.Report == nil || l.Report.BufferBytes != 77 || l.ReportedAt.IsZero() {
+	if !l.Balanced || l.Totals.Assigned != 38 || l.Report == nil || l.Report.BufferBytes != 77 || l.ReportedAt.IsZero() {
 		t.Errorf("%+v", l)
 	}
 	sql(t, db, "update theazo.ingest_mark set visible = visible - 1 where lane = 0")

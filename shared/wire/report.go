@@ -36,7 +36,7 @@ func ReportFromWire(p *Report) (telemetry.NodeReport, error) {
 	const most = 1 << 62
 	r := telemetry.NodeReport{
 		At: timeFromWire(p.GetNow()), StartedAt: timeFromWire(p.GetStartedAt()), Oldest: timeFromWire(p.GetOldest()),
-		BufferBytes: int64(min(p.GetBufferBytes(), most)), BufferBudget: int64(min(p.GetBufferBudget(), most)), //nolint:gosec // bounded
+		BufferBytes: int64(min(p.GetBufferBytes(), most)), BufferBudget: int64(min(p.GetBufferBudget(), most)),
 		Counts: p.GetCounts(), Pressure: float64(min(p.GetPressure(), 1000)) / 1000, CanaryLag: durationFromWire(p.GetCanaryLag()),
 	}
 	if p.GetSkew().IsValid() {
