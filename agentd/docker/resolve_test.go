@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -175,7 +176,22 @@ func TestSenders(t *testing.T) {
 	}
 
 	// A container that has ended before anybody said so.
-	cmd := exec.CommandContext(t.Context(), "cat")
+	p, in := sleeper(t)
+	s.set("three", []netip.Addr{b}, p)
+	if at(b) != "three" {
+		t.Error("a running container's address is not known")
+	}
+	if !(process{pid: p.pid, began: p.began + 1}).gone() {
+		t.Error("a later process of the same number is taken for the first")
+	}
+	in.Close()
+	eventually(t, "the process's end", func() bool { return at(b) == "" }) // also before it is waited for
+}
+
+// sleeper starts a process that ends when its input is closed.
+func sleeper(t *testing.T) (process, io.Closer) {
+	t.Helper()
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "cat")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -183,22 +199,17 @@ func TestSenders(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
 	began, err := beganAt(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.set("three", []netip.Addr{b}, process{pid: cmd.Process.Pid, began: began})
-	if at(b) != "three" {
-		t.Error("a running container's address is not known")
-	}
-	if !(process{pid: cmd.Process.Pid, began: began + 1}).gone() {
-		t.Error("a later process of the same number is taken for the first")
-	}
-	in.Close()
-	eventually(t, "the process's end", func() bool { return at(b) == "" }) // also before it was waited for
-	if err := cmd.Wait(); err != nil {
-		t.Fatal(err)
-	}
+	return process{pid: cmd.Process.Pid, began: began}, in
 }
 
 func TestContainersIn(t *testing.T) {

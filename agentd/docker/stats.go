@@ -122,7 +122,7 @@ func (u *usage) add(n usage) {
 	if n.cpu < 0 && n.memory < 0 {
 		return // it was gone
 	}
-	n.peak = max(n.peak, u.peak, n.memory)
+	n.peak = max(n.peak, u.peak, n.memory, u.memory)
 	n.cpu, n.throttled = max(n.cpu, u.cpu), max(n.throttled, u.throttled)
 	n.read, n.written = max(n.read, u.read), max(n.written, u.written)
 	n.rx, n.tx = max(n.rx, u.rx), max(n.tx, u.tx)
