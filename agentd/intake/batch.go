@@ -64,7 +64,8 @@ type batch struct {
 	order     []*scoped // in order of arrival
 	positions map[string][]byte
 	bytes     int
-	full      bool // a frame's worth of some scope is here
+	full      bool      // a frame's worth of some scope is here
+	began     time.Time // when its first record came
 	frames    []frame.Frame
 	encoded   bool // frames is made
 	spare     []*scoped
@@ -110,6 +111,9 @@ func (b *batch) scope(key telemetry.Scope) *scoped {
 // account takes note of what was added to a scope that held so many bytes
 // before.
 func (b *batch) account(s *scoped, before int) {
+	if b.began.IsZero() {
+		b.began = time.Now()
+	}
 	b.bytes += s.bytes - before
 	b.full = b.full || s.full()
 }
@@ -129,7 +133,7 @@ func (b *batch) reset() {
 	b.order = slices.Delete(b.order, 0, len(b.order))
 	clear(b.positions)
 	b.frames = slices.Delete(b.frames, 0, len(b.frames))
-	b.bytes, b.full, b.encoded = 0, false, false
+	b.bytes, b.full, b.encoded, b.began = 0, false, false, time.Time{}
 }
 
 // scoped is what a batch holds of one organisation and environment.
