@@ -1,6 +1,7 @@
 package execclient
 
 import (
+	"context"
 	"net"
 	"strings"
 	"time"
@@ -37,4 +38,7 @@ func parseEndpoint(text string) (e endpoint, ok bool) {
 	return e, host != "" && !strings.ContainsAny(text, " \t\r\n@")
 }
 
-func (e endpoint) dial() (net.Conn, error) { return net.DialTimeout(e.network, e.address, dialTimeout) }
+func (e endpoint) dial() (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	return d.DialContext(context.Background(), e.network, e.address)
+}

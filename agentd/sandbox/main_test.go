@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -34,7 +35,7 @@ func noise(seed, size string) {
 	blocks := newOdd(n, bytes)
 	in := bufio.NewReader(os.Stdin)
 	for {
-		if _, err := in.ReadByte(); err == io.EOF { //nolint:errorlint // as the bufio.Reader gives it
+		if _, err := in.ReadByte(); errors.Is(err, io.EOF) {
 			return
 		}
 		stream, b := blocks.next()
@@ -49,18 +50,17 @@ type odd struct {
 }
 
 func newOdd(seed uint64, size int) *odd {
-	return &odd{r: rand.New(rand.NewPCG(seed, 2)), size: size} //nolint:gosec // repeatable
+	return &odd{r: rand.New(rand.NewPCG(seed, 2)), size: size}
 }
 
 func (o *odd) next() (stream int, b []byte) {
 	pieces := []string{"plain text ", "\n", "\r\n", "\r", "\x1b[31mred\x1b[0m", "\x00", "\xff\xfe", "é", "\t", "\x1b[2K\x1b[1G", "{\"level\":\"error\"}\n"}
-	for len(b) < o.size {
-		if o.r.IntN(200) == 0 { // now and then much without a newline
-			for range o.r.IntN(20 * o.size) {
-				b = append(b, byte(o.r.IntN(256)|1<<6)) //nolint:gosec // any byte but a newline
-			}
-			continue
+	if o.r.IntN(20) == 0 { // now and then much without a newline
+		for range o.r.IntN(20 * o.size) {
+			b = append(b, byte(o.r.IntN(256)|1<<6))
 		}
+	}
+	for len(b) < o.size {
 		b = append(b, pieces[o.r.IntN(len(pieces))]...)
 	}
 	return o.r.IntN(2), b

@@ -41,7 +41,7 @@ type Source struct {
 	routes  map[string]http.HandlerFunc
 
 	collector *collector
-	warned  warned
+	warned    warned
 
 	mu        sync.Mutex
 	listening []net.Addr
@@ -167,7 +167,7 @@ func (s *Source) serveOn(server *http.Server, list []net.Listener) error {
 		_ = l.Close()
 	}
 	for range len(list) - 1 {
-		_ = <-ended // closed by us
+		err = errors.Join(err, <-ended)
 	}
 	return err
 }
