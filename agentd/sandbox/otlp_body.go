@@ -133,6 +133,10 @@ func (h *hold) body(encoding string, from io.Reader, expected int) ([]byte, erro
 // zstd inflates into memory that was taken before, with a decoder that has no
 // buffers of its own: a window costs what it holds and not what it announces.
 func (h *hold) zstd(b []byte) ([]byte, error) {
+	var head zstd.Header
+	if head.Decode(b) == nil && head.HasFCS && head.FrameContentSize > otlp.MaxBody {
+		return nil, tooLarge(otlp.MaxBody)
+	}
 	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true),
 		zstd.WithDecoderMaxMemory(otlp.MaxBody), zstd.WithDecoderMaxWindow(maxWindow))
 	if err != nil {

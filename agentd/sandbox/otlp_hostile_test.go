@@ -76,28 +76,26 @@ func TestTheLargestRequestFitsIntoAnEmptyQueue(t *testing.T) {
 	}
 }
 
-// bomb is a body of zeroes that becomes 1 GiB.
+// bomb is a body of zeroes that becomes 1 GiB, in pieces that follow each other.
 func bomb(t *testing.T, encoding string) []byte {
 	t.Helper()
-	zeroes := make([]byte, 1<<20)
-	var out bytes.Buffer
-	var w io.WriteCloser
 	if encoding == "gzip" {
-		return bytes.Repeat(gzipped(t, make([]byte, 64<<20)), 16) // members follow each other
+		return bytes.Repeat(gzipped(t, make([]byte, 1<<20)), 1<<10)
 	}
+	var out bytes.Buffer
 	w, err := zstd.NewWriter(&out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 1 << 10 {
-		if _, err := w.Write(zeroes); err != nil {
+	for range 2 {
+		if _, err := w.Write(make([]byte, otlp.MaxBody)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return out.Bytes()
+	return bytes.Repeat(out.Bytes(), 64)
 }
 
 // A zstd frame that announces 1 GiB and a window of as much, and holds nothing.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -260,7 +261,7 @@ func TestOTLPByGRPC(t *testing.T) {
 	one := target("agt_one", "ses_one")
 	e := start(t, Config{
 		Key:      Key{1},
-		Resolver: &directory{addresses: map[netip.Addr]source.Target{netip.MustParseAddr("127.0.0.1"): one}, pids: map[int]source.Target{0: target("agt_pid", "")}},
+		Resolver: &directory{addresses: map[netip.Addr]source.Target{netip.MustParseAddr("127.0.0.1"): one}, pids: map[int]source.Target{os.Getpid(): target("agt_pid", "")}},
 	}, newKeeper())
 	c := dial(t, "passthrough:///"+strings.TrimPrefix(e.url, "http://"))
 	for method, body := range map[string][]byte{grpcLogs: otlpRequest(logOTLP), grpcMetrics: otlpRequest(metricOTLP), grpcTraces: otlpRequest(spanOTLP)} {
