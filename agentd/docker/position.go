@@ -3,6 +3,7 @@ package docker
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/theazo/observability/shared/telemetry"
@@ -51,6 +52,25 @@ type logPosition struct {
 	Cache  bool        `json:"cache,omitempty"` // a gap has said that the log is a cache
 }
 
+// note returns the JSON of p. Most positions, of which each batch has one, are
+// written without reflection.
+func (p *logPosition) note() json.RawMessage {
+	if p.Stdout != nil || p.Stderr != nil || p.API != nil || p.Cache || p.Last.IsZero() {
+		return encode(p)
+	}
+	b := make([]byte, 0, 256)
+	b = strconv.AppendUint(append(b, `{"dev":`...), p.Device, 10)
+	b = strconv.AppendUint(append(b, `,"ino":`...), p.Inode, 10)
+	b = append(append(append(b, `,"fp":"`...), p.Print...), '"') // hexadecimal
+	b = strconv.AppendInt(append(b, `,"off":`...), p.Offset, 10)
+	if p.Before != "" {
+		b = append(append(append(b, `,"before":"`...), p.Before...), '"')
+	}
+	b = strconv.AppendInt(append(b, `,"size":`...), p.Size, 10)
+	b = p.Last.AppendFormat(append(b, `,"last":"`...), time.RFC3339Nano)
+	return append(b, `"}`...)
+}
+
 // openLine is a long line that had begun and not ended.
 type openLine struct {
 	From *placeNote `json:"from,omitempty"` // read again from here
@@ -76,6 +96,7 @@ type runPosition struct {
 	Started   time.Time `json:"started,omitzero"`
 	Exited    time.Time `json:"exited,omitzero"`  // after Started; zero: it runs
 	Earlier   time.Time `json:"earlier,omitzero"` // when the run before this one ended
+	Paused    bool      `json:"paused,omitempty"`
 	Destroyed time.Time `json:"destroyed,omitzero"`
 	// Told is the engine's time of the last event told: a replay goes on after it.
 	Told   time.Time `json:"told,omitzero"`

@@ -16,7 +16,10 @@ import (
 const (
 	// busyPause is between two looks at a log that is being written: a line
 	// waits for it only when another came just before.
-	busyPause = 20 * time.Millisecond
+	busyPause = 50 * time.Millisecond
+	// oftenPauses is within how many pauses a log must go on to be looked at again
+	// without being told.
+	oftenPauses = 3
 	// busyShare is added for each such log.
 	busyShare = 50 * time.Microsecond
 	// pollEvery is between two looks at logs that cannot wake us.
@@ -45,8 +48,10 @@ type reader struct {
 	loose  []source.Positions
 	wake   chan struct{} // one slot
 
-	block block
-	busy  []*sandbox
+	block    block
+	busy     []*sandbox
+	round    time.Time // when the last round of turns began
+	progress bool      // whether anything was read in it
 	// A compressed file is read to its end before another one is begun, because
 	// each that is open takes some 50 KiB.
 	inflating *sandbox
@@ -108,13 +113,14 @@ func (r *reader) run(ctx context.Context) error {
 	var poll <-chan time.Time // only where the kernel does not tell
 	pausing := false
 	for {
+		r.round, r.progress = time.Now(), false
 		if err := r.drain(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return err
 		}
-		if len(r.busy) > 0 && !pausing {
+		if r.progress && !pausing {
 			pausing = true
 			again.Reset(busyPause + busyShare*time.Duration(len(r.busy)))
 		}
@@ -123,12 +129,19 @@ func (r *reader) run(ctx context.Context) error {
 			defer ticker.Stop() //nolint:gocritic // made once
 			poll = ticker.C
 		}
+		wake := r.wake
+		if pausing {
+			wake = nil // whoever it is for waits for the next round
+		} else {
+			r.watch.asleep()
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-r.wake:
+		case <-wake:
 		case <-again.C:
 			pausing = false
+			r.watch.awake()
 			for _, s := range r.busy {
 				s.busy = false
 				r.push(s)
@@ -189,7 +202,7 @@ func (r *reader) emitLoose(ctx context.Context) error {
 }
 
 // turn reads one block of s and decides when to look again: at once when there
-// is more, after a pause when something came, and otherwise when the kernel
+// is more, in the next round when lines come often, and otherwise when the kernel
 // tells of the next line. After asking the kernel it looks once more: what was
 // written before it was asked is not told.
 func (r *reader) turn(ctx context.Context, s *sandbox) error {
@@ -204,16 +217,21 @@ func (r *reader) turn(ctx context.Context, s *sandbox) error {
 		if err != nil {
 			return err
 		}
+		r.progress = r.progress || progress
 		if more {
 			r.push(s)
 			return nil
 		}
 		if progress {
-			if !s.busy {
-				s.busy = true
-				r.busy = append(r.busy, s)
+			often := r.round.Sub(s.read) < oftenPauses*busyPause
+			s.read = r.round
+			if often || looks > 0 {
+				if !s.busy {
+					s.busy = true
+					r.busy = append(r.busy, s)
+				}
+				return nil
 			}
-			return nil
 		}
 		if !r.watch.arm(s) {
 			return nil
@@ -276,7 +294,7 @@ func (r *reader) step(ctx context.Context, s *sandbox) (progress, more bool, err
 		return false, more || ends > 0, nil
 	}
 	if p := s.tail.position(); p != nil {
-		batch.Positions[logKey+s.id] = encode(p)
+		batch.Positions[s.key] = p.note()
 	}
 	if last != nil {
 		last.addTo(&batch, s)

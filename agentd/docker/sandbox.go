@@ -23,6 +23,7 @@ const (
 // out about it, the watcher pins its files, the reader reads.
 type sandbox struct {
 	id   string
+	key  string      // of its log's position
 	born atomic.Bool // its directory was seen to appear, or its container listed
 	tail *tail       // its files; without any when the log is not there to read
 
@@ -41,8 +42,9 @@ type sandbox struct {
 	armed *logFile // which wakes it at the next line; guarded by the watcher
 
 	// The reader's own.
-	busy   bool // looked at again after a pause
-	broken bool // the last read failed, and the log says so
+	busy   bool      // looked at again in the next round
+	read   time.Time // when something was last read
+	broken bool      // the last read failed, and the log says so
 }
 
 // beginning says where reading begins.
@@ -245,7 +247,7 @@ func (r *registry) add(id string, create func() *tail) (s *sandbox, created bool
 	if s = r.m[id]; s != nil || r.barred[id] {
 		return s, false
 	}
-	s = &sandbox{id: id, tail: create()}
+	s = &sandbox{id: id, key: logKey + id, tail: create()}
 	r.m[id] = s
 	return s, true
 }

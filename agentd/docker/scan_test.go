@@ -125,6 +125,18 @@ func FuzzStamp(f *testing.F) {
 	})
 }
 
+// A time that is another year's in UTC is no time: positions could not hold it.
+func TestTimesThatCannotBeWritten(t *testing.T) {
+	for s, want := range map[string]bool{
+		"9999-12-31T23:59:59-00:01": false, "9999-12-31T23:59:59+00:01": true,
+		"0000-01-01T00:00:00+00:01": false, "0000-01-01T00:00:00-00:01": true,
+	} {
+		if _, ok := new(stampParser).parse([]byte(s)); ok != want {
+			t.Errorf("%s: %v", s, ok)
+		}
+	}
+}
+
 // records makes n records of about the bench workload's lengths.
 func records(n int) []byte {
 	r := rand.New(rand.NewPCG(1, 2))

@@ -52,8 +52,15 @@ func (p *stampParser) parse(b []byte) (time.Time, bool) {
 		return time.Unix(p.unix, nanos).UTC(), true
 	}
 	offset, ok := parseOffset(b)
-	return time.Unix(p.unix-offset, nanos).UTC(), ok
+	unix := p.unix - offset
+	return time.Unix(unix, nanos).UTC(), ok && unix >= year0 && unix <= year9999
 }
+
+// The first and the last second that can be written down again.
+const (
+	year0    = -62167219200
+	year9999 = 253402300799
+)
 
 // parseSecond reads "2006-01-02T15:04:05" as seconds since 1970 in UTC.
 func parseSecond(b []byte) (int64, bool) {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,18 +17,24 @@ import (
 )
 
 // watcher opens log files the moment they are created and says when a log that
-// was read to its end has grown. It uses one inotify instance: a watch on the
-// directory of directories, one on each directory, and one on each log that is
-// idle. That one fires once and is set again by the reader, so that a storm of
-// lines costs no storm of events. Its goroutine does nothing that can wait.
+// was read to its end has grown. It uses two inotify instances. One watches the
+// directory of directories and each directory; its goroutine does nothing that
+// can wait. The other watches each log that is idle: such a watch fires once and
+// is set again by the reader, so that a storm of lines costs no storm of events.
+// While the reader works in rounds it looks at that instance itself, once a
+// round, so that a thousand logs with a line now and then cost fifty wake-ups a
+// second and not a thousand.
 //
 // Where the kernel grants no watches (fs.inotify.max_user_watches), the same
 // looks are taken every 250 ms instead.
 type watcher struct {
 	log   hclog.Logger
-	f     *os.File // the inotify instance; nil: none was granted
+	f     *os.File // the instance of directories; nil: none was granted
+	idle  *os.File // the instance of idle logs
 	found func(dir, name string)
 	wake  func(*sandbox)
+	quiet chan struct{} // one slot: the reader waits to be woken
+	woken []byte        // the reader's own, for events of idle
 
 	mu      sync.Mutex
 	dirs    map[int32]*watchedDir
@@ -65,16 +72,28 @@ const inotifyBytes = 64 << 10
 // that has something to read.
 func newWatcher(log hclog.Logger, found func(dir, name string), wake func(*sandbox)) *watcher {
 	w := &watcher{
-		log: log, found: found, wake: wake,
+		log: log, found: found, wake: wake, quiet: make(chan struct{}, 1),
 		dirs: map[int32]*watchedDir{}, byPath: map[string]*watchedDir{}, logs: map[int32]idleLog{},
 	}
-	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	var err error
+	if w.f, err = newInotify(); err == nil {
+		if w.idle, err = newInotify(); err != nil {
+			w.f.Close()
+			w.f = nil
+		}
+	}
 	if err != nil {
 		w.refuse(err)
-		return w
 	}
-	w.f = os.NewFile(uintptr(fd), "inotify")
 	return w
+}
+
+func newInotify() (*os.File, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "inotify"), nil
 }
 
 // refuse says once that the kernel grants no more watches.
@@ -99,14 +118,14 @@ func (w *watcher) starve(err error) {
 }
 
 // add calls inotify_add_watch. The caller holds mu.
-func (w *watcher) add(path string, mask uint32) (int32, error) {
-	if w.f == nil || w.closed {
+func (w *watcher) add(to *os.File, path string, mask uint32) (int32, error) {
+	if to == nil || w.closed {
 		return 0, unix.ENOSPC
 	}
 	var wd int
 	var addErr error
 	// Control keeps the descriptor open while it is used.
-	conn, err := w.f.SyscallConn()
+	conn, err := to.SyscallConn()
 	if err == nil {
 		err = conn.Control(func(fd uintptr) { wd, addErr = unix.InotifyAddWatch(int(fd), path, mask) })
 	}
@@ -130,7 +149,7 @@ func (w *watcher) dirLocked(path string) (*watchedDir, error) {
 		return d, nil
 	}
 	d := &watchedDir{path: path, logs: map[string]*sandbox{}}
-	wd, err := w.add(path, dirMask)
+	wd, err := w.add(w.f, path, dirMask)
 	switch {
 	case err == nil:
 		d.wd = wd
@@ -213,7 +232,7 @@ func (w *watcher) arm(s *sandbox) bool {
 		return false
 	}
 	// By descriptor: the name may mean another file by now.
-	wd, err := w.add("/proc/self/fd/"+strconv.Itoa(int(f.f.Fd())), unix.IN_MODIFY|unix.IN_ONESHOT)
+	wd, err := w.add(w.idle, "/proc/self/fd/"+strconv.Itoa(int(f.f.Fd())), unix.IN_MODIFY|unix.IN_ONESHOT)
 	if err != nil {
 		if w.f != nil && !w.closed {
 			w.refuse(err)
@@ -246,14 +265,14 @@ func (w *watcher) forgetLog(s *sandbox, dir, name string) {
 	}
 	delete(d.logs, name)
 	if len(d.logs) == 0 && (dir != s.tail.home || filepath.Base(dir) == s.id) {
-		w.removeLocked(d.wd)
+		w.removeLocked(w.f, d.wd)
 		w.forgetDir(d)
 	}
 }
 
 func (w *watcher) disarmLocked(s *sandbox) {
 	if f := s.armed; f != nil && f.watch != 0 {
-		w.removeLocked(f.watch)
+		w.removeLocked(w.idle, f.watch)
 		delete(w.logs, f.watch)
 		f.watch = 0
 	}
@@ -261,11 +280,11 @@ func (w *watcher) disarmLocked(s *sandbox) {
 }
 
 // removeLocked ends a watch, if the kernel has not done so itself.
-func (w *watcher) removeLocked(wd int32) {
-	if w.f == nil || w.closed || wd == 0 {
+func (w *watcher) removeLocked(from *os.File, wd int32) {
+	if from == nil || w.closed || wd == 0 {
 		return
 	}
-	if conn, err := w.f.SyscallConn(); err == nil {
+	if conn, err := from.SyscallConn(); err == nil {
 		_ = conn.Control(func(fd uintptr) { _, _ = unix.InotifyRmWatch(int(fd), uint32(wd)) }) //nolint:gosec // a watch is never negative
 	}
 }
@@ -283,6 +302,10 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, w.close)
 	defer stop()
+	var waking sync.WaitGroup
+	defer waking.Wait()
+	defer w.close()
+	waking.Go(func() { w.runIdle(ctx) })
 	buf := make([]byte, inotifyBytes)
 	created := map[*sandbox]bool{}
 	for {
@@ -307,6 +330,54 @@ func (w *watcher) run(ctx context.Context) error {
 	}
 }
 
+// runIdle wakes the sandboxes of logs that have grown while the reader is idle,
+// until the watcher closes.
+func (w *watcher) runIdle(ctx context.Context) {
+	buf := make([]byte, inotifyBytes)
+	for {
+		n, err := w.idle.Read(buf)
+		if err != nil {
+			return // closed
+		}
+		w.takeIdle(buf[:n])
+		select {
+		case <-w.quiet:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// awake wakes the sandboxes of logs that have grown, without waiting.
+func (w *watcher) awake() {
+	w.mu.Lock()
+	closed := w.f == nil || w.closed
+	w.mu.Unlock()
+	if closed {
+		return
+	}
+	conn, err := w.idle.SyscallConn()
+	if err != nil {
+		return
+	}
+	if w.woken == nil {
+		w.woken = make([]byte, inotifyBytes)
+	}
+	n := 0
+	_ = conn.Control(func(fd uintptr) { n, err = unix.Read(int(fd), w.woken) }) // closed: nothing to wake
+	if err == nil && n > 0 {
+		w.takeIdle(w.woken[:n])
+	}
+}
+
+// asleep says that the reader waits to be woken.
+func (w *watcher) asleep() {
+	select {
+	case w.quiet <- struct{}{}:
+	default:
+	}
+}
+
 // close ends run.
 func (w *watcher) close() {
 	w.mu.Lock()
@@ -314,48 +385,74 @@ func (w *watcher) close() {
 	if w.f != nil && !w.closed {
 		w.closed = true
 		w.f.Close()
+		w.idle.Close()
 	}
 }
 
-// take handles the events of one read.
-func (w *watcher) take(buf []byte, created map[*sandbox]bool) {
-	for len(buf) >= unix.SizeofInotifyEvent {
-		wd := int32(binary.NativeEndian.Uint32(buf[0:])) //nolint:gosec // the kernel wrote an int32 there
-		mask := binary.NativeEndian.Uint32(buf[4:])
-		size := int(binary.NativeEndian.Uint32(buf[12:]))
-		buf = buf[unix.SizeofInotifyEvent:]
-		if size > len(buf) {
-			return
+// fileEvent is one event of inotify.
+type fileEvent struct {
+	wd   int32
+	mask uint32
+	name string
+}
+
+// fileEvents are the events of one read.
+func fileEvents(buf []byte) iter.Seq[fileEvent] {
+	return func(yield func(fileEvent) bool) {
+		for len(buf) >= unix.SizeofInotifyEvent {
+			wd := int32(binary.NativeEndian.Uint32(buf[0:])) //nolint:gosec // the kernel wrote an int32 there
+			mask := binary.NativeEndian.Uint32(buf[4:])
+			size := int(binary.NativeEndian.Uint32(buf[12:]))
+			buf = buf[unix.SizeofInotifyEvent:]
+			if size > len(buf) {
+				return
+			}
+			name := string(bytes.TrimRight(buf[:size], "\x00"))
+			buf = buf[size:]
+			if !yield(fileEvent{wd: wd, mask: mask, name: name}) {
+				return
+			}
 		}
-		name := string(bytes.TrimRight(buf[:size], "\x00"))
-		buf = buf[size:]
+	}
+}
+
+// take handles events of directories.
+func (w *watcher) take(buf []byte, created map[*sandbox]bool) {
+	for e := range fileEvents(buf) {
 		switch {
-		case mask&unix.IN_Q_OVERFLOW != 0:
+		case e.mask&unix.IN_Q_OVERFLOW != 0:
 			w.log.Warn("more happened to files than the kernel keeps; looking at all of them")
 			w.lookAtAll()
-		case mask&unix.IN_IGNORED != 0:
-			w.ended(wd)
-		case mask&unix.IN_CREATE != 0:
-			w.createdName(wd, name, created)
-		case mask&unix.IN_MODIFY != 0:
-			w.grown(wd)
+		case e.mask&unix.IN_IGNORED != 0:
+			w.ended(e.wd)
+		case e.mask&unix.IN_CREATE != 0:
+			w.createdName(e.wd, e.name, created)
 		}
 	}
 }
 
-// ended forgets a watch that the kernel has ended: it fired, or its file is gone.
+// takeIdle handles events of idle logs, of which each has one at most.
+func (w *watcher) takeIdle(buf []byte) {
+	for e := range fileEvents(buf) {
+		switch {
+		case e.mask&unix.IN_Q_OVERFLOW != 0:
+			w.lookAtAll()
+		case e.mask&(unix.IN_MODIFY|unix.IN_IGNORED) != 0:
+			w.grown(e.wd)
+		}
+	}
+}
+
+// ended forgets the watch of a directory that is gone.
 func (w *watcher) ended(wd int32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if d := w.dirs[wd]; d != nil {
 		w.forgetDir(d)
 	}
-	if l, ok := w.logs[wd]; ok {
-		delete(w.logs, wd)
-		l.f.watch = 0
-	}
 }
 
+// grown wakes the sandbox of a log whose watch has fired or has ended.
 func (w *watcher) grown(wd int32) {
 	w.mu.Lock()
 	l, ok := w.logs[wd]

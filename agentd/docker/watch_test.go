@@ -117,11 +117,11 @@ func TestALogWakesItsReader(t *testing.T) {
 		}
 	}
 	buf := make([]byte, inotifyBytes)
-	n, err := x.w.f.Read(buf)
+	n, err := x.w.idle.Read(buf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	x.w.take(buf[:n], map[*sandbox]bool{})
+	x.w.takeIdle(buf[:n])
 	if x.woken != 1 {
 		t.Errorf("woken %d times by three lines", x.woken)
 	}
