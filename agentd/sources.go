@@ -110,12 +110,17 @@ func (s *sources) names() []string {
 
 // tombstoneBody is the record that stands where the spool found damage: the
 // spool knows no records, so it asks for the bytes.
-func tombstoneBody(_ spool.Key, _ uint8, _, first uint64, count uint32, reason string) []byte {
+func tombstoneBody(m spool.Missing) []byte {
 	g := telemetry.Gap{
-		Reason: telemetry.GapCorrupt, Count: int64(count), FirstSeq: first, LastSeq: first + uint64(count) - 1,
+		Reason: telemetry.GapCorrupt, Count: int64(m.Count), FirstSeq: m.First, LastSeq: m.First + uint64(m.Count) - 1,
+		Bytes: m.Bytes, Since: m.Since, Until: m.Until,
 		Detail: "Part of this node's buffer was damaged on disk.",
 	}
-	if reason == spool.ReasonForgotten {
+	switch m.Reason {
+	case spool.ReasonEvicted:
+		g.Reason = telemetry.GapEvicted
+		g.Detail = "The buffer of this node was full, and these records gave way to others (bytes as compressed)."
+	case spool.ReasonForgotten:
 		g.Reason = telemetry.GapForgotten
 		g.Detail = "The aggregator asked again for records that it had acknowledged, as after a restore of its database; this node does not have them any more."
 	}

@@ -13,8 +13,8 @@ func TestATombstoneSaysWhatHappened(t *testing.T) {
 	for reason, want := range map[string]struct {
 		gap  telemetry.GapReason
 		text string
-	}{"corrupt": {telemetry.GapCorrupt, "damaged on disk"}, "forgotten": {telemetry.GapForgotten, "restore of its database"}} {
-		r, _, err := wire.DecodeRecords(tombstoneBody(spool.Key{}, 0, 1, 41, 3, reason))
+	}{"corrupt": {telemetry.GapCorrupt, "damaged on disk"}, "forgotten": {telemetry.GapForgotten, "restore of its database"}, "evicted": {telemetry.GapEvicted, "was full"}} {
+		r, _, err := wire.DecodeRecords(tombstoneBody(spool.Missing{First: 41, Count: 3, Reason: reason}))
 		if err != nil || r.Len() != 1 || len(r.Gaps) != 1 {
 			t.Fatal(r, err)
 		}

@@ -9,17 +9,26 @@ import (
 )
 
 // Append makes frames and positions durable in one step and gives the frames
-// their sequences. A nil position deletes its key. It returns ErrFull (after
-// which Room waits) where the budget or the disk is used up; after any error nothing
-// of it will be offered, and the caller may try again with the same or more.
+// their sequences. A nil position deletes its key.
+//
+// Where there is no room it gives up frames that are worth less, or that are
+// over their organisation's share, which may be some of drafts; for log frames
+// only after Options.EvictAfter. It returns ErrFull (after which Room waits)
+// where it may not, or where the file system has no space. After any error
+// nothing of drafts will be offered, and the caller may try again with the same or
+// more.
 func (s *Spool) Append(drafts []Draft, positions map[string][]byte) error {
 	if len(drafts)+len(positions) == 0 {
 		return nil
 	}
+	s.measure()
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	u, err := s.plan(drafts, positions)
 	if err != nil {
+		return err
+	}
+	if u, err = s.fit(u); err != nil {
 		return err
 	}
 	if err := s.write(u); err != nil {
@@ -32,6 +41,55 @@ func (s *Spool) Append(drafts []Draft, positions map[string][]byte) error {
 	return nil
 }
 
+// fit finds room for the unit: by unlinking what is acknowledged, then by
+// copying files without their dead bytes, then by giving up frames. It returns
+// the unit with tombstones for those of its own that it gave up.
+func (s *Spool) fit(u *unit) (*unit, error) {
+	for oneIn := int64(halfDead); ; oneIn = partlyDead {
+		short := s.shortage(u)
+		if short <= 0 {
+			return u, nil
+		}
+		s.seal() // its dead bytes count, too
+		freed, err := s.freed(func() error { return s.reclaim(short, oneIn) })
+		if err != nil {
+			return nil, fmt.Errorf("%w, and it cannot be made room in it: %w", ErrFull, err)
+		}
+		if freed > 0 {
+			continue
+		}
+		if !s.mayEvict(u) {
+			return nil, fmt.Errorf("%w: %d bytes are missing", ErrFull, short)
+		}
+		kept, given := s.evict(short, u.drafts)
+		if given <= 0 {
+			return nil, fmt.Errorf("%w: %d bytes are missing, and nothing may be given up for them", ErrFull, short)
+		}
+		if u, err = s.plan(kept, u.positions); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// freed runs f and says how much less of the budget is used after it.
+func (s *Spool) freed(f func() error) (int64, error) {
+	used := func() int64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.budget.used
+	}
+	before := used()
+	err := f()
+	return before - used(), err
+}
+
+// mayEvict reports whether the unit may make others give way.
+func (s *Spool) mayEvict(u *unit) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(u.drafts) > 0 && (!u.logs || s.patience() == 0)
+}
+
 // unit is one Append on its way to disk.
 type unit struct {
 	number    uint64
@@ -41,6 +99,7 @@ type unit struct {
 	positions map[string][]byte
 	size      int64
 	charge    int64
+	logs      bool // some frames are not of the events lane
 }
 
 // plan checks the drafts, assigns sequences and sums up sizes.
@@ -67,6 +126,7 @@ func (s *Spool) plan(drafts []Draft, positions map[string][]byte) (*unit, error)
 			}
 		}
 		next[key] = first + uint64(d.Count)
+		u.logs = u.logs || d.Lane == 0
 		u.add(block{kind: kindFrame, flags: draftFlags(d), lane: d.Lane, class: d.Class, org: d.Org, append: u.number, first: first, count: d.Count}, len(d.Body))
 	}
 	u.body = appendTrailer(nil, u.blocks, positions)
@@ -76,9 +136,6 @@ func (s *Spool) plan(drafts []Draft, positions map[string][]byte) (*unit, error)
 	u.add(block{kind: kindTrailer, append: u.number}, len(u.body))
 	u.blocks[0].flags |= flagFirst
 	u.blocks[len(u.blocks)-1].flags |= flagLast
-	if s.used+u.charge+fileHeader > s.o.Budget {
-		return nil, fmt.Errorf("%w: %d of %d bytes are used", ErrFull, s.used, s.o.Budget)
-	}
 	return u, nil
 }
 
@@ -126,6 +183,7 @@ func (s *Spool) write(u *unit) error {
 		s.abandon()
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		s.filled()
 		return fmt.Errorf("%w: no space left on its file system: %w", ErrFull, err)
 	}
 	return fmt.Errorf("append to the spool: %w", err)
@@ -238,12 +296,13 @@ func (s *Spool) abandon() {
 // charge takes bytes of the budget for a file. Called under mu.
 func (s *Spool) charge(seg *segment, bytes int64) {
 	seg.charge += bytes
-	s.used += bytes
+	s.budget.used += bytes
+	s.budget.since += bytes
 }
 
 // drop forgets a file. Called under mu.
 func (s *Spool) drop(seg *segment) {
-	s.used -= seg.charge
+	s.budget.used -= seg.charge
 	s.segments = slices.DeleteFunc(s.segments, func(o *segment) bool { return o == seg })
 }
 
@@ -254,7 +313,7 @@ func (s *Spool) publish(u *unit) {
 	defer s.mu.Unlock()
 	s.appended = u.number
 	seg.good += u.size
-	seg.size = seg.good
+	seg.size, seg.ended = seg.good, time.Now()
 	s.charge(seg, u.charge)
 	for i := range u.blocks {
 		if b := &u.blocks[i]; b.kind == kindFrame {

@@ -8,7 +8,9 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 )
 
 // crashFS is a directory in memory that can lose power. Each file has a
@@ -28,6 +30,11 @@ type crashFS struct {
 	failWith error // EIO or ENOSPC
 	syncs    int
 	dead     bool // power is off: every call fails
+
+	dieAt int   // the power goes at this call; 0: not by itself
+	peak  int64 // the most that segment files took, finished or not
+
+	total, others int64 // size of the file system, what others use of it; 0: no bounds
 }
 
 const sector = 512
@@ -49,6 +56,10 @@ func (c *crashFS) call() error {
 		return errPower
 	}
 	c.calls++
+	if c.calls == c.dieAt {
+		c.dead = true
+		return errPower
+	}
 	if c.failAt > 0 && c.calls >= c.failAt && c.calls < c.failAt+c.failFor {
 		return c.failWith
 	}
@@ -75,34 +86,54 @@ func (c *crashFS) failing() bool {
 	return c.failAt > 0
 }
 
+// die lets the power go at the n-th call from now on.
+func (c *crashFS) die(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dieAt = c.calls + n
+}
+
+// survival is what a power cut leaves of what was not flushed.
+type survival int
+
+const (
+	keepSome survival = iota // any sectors, any names
+	keepNone
+	keepAll
+	keepTorn // as keepSome, with a sector of each file half written
+	survivals
+)
+
 // crash turns the power off for who uses the file system now, and returns what
 // the next start finds.
-func (c *crashFS) crash() *crashFS {
+func (c *crashFS) crash() *crashFS { return c.cut(keepSome) }
+
+func (c *crashFS) cut(keep survival) *crashFS {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dead = true
 	next := newCrashFS(c.random.Uint64())
-	all := map[string]bool{}
-	for n := range c.names {
-		all[n] = true
-	}
-	for n := range c.durable {
-		all[n] = true
-	}
-	sorted := make([]string, 0, len(all))
-	for n := range all {
-		sorted = append(sorted, n)
-	}
-	slices.Sort(sorted)
-	for _, n := range sorted {
+	next.total, next.others = c.total, c.others
+	all := maps.Clone(c.names)
+	maps.Copy(all, c.durable)
+	for _, n := range slices.Sorted(maps.Keys(all)) {
 		node := c.durable[n]
-		if c.random.IntN(2) == 0 {
+		if keep == keepAll || keep != keepNone && c.random.IntN(2) == 0 {
 			node = c.names[n]
 		}
 		if node == nil {
 			continue
 		}
-		node.writeBack(c.random, 2)
+		switch keep {
+		case keepAll:
+			node.writeBack(c.random, 1)
+		case keepNone:
+		case keepTorn:
+			node.tear(c.random)
+			fallthrough
+		default:
+			node.writeBack(c.random, 2)
+		}
 		image := slices.Clone(node.durable)
 		next.names[n] = &inode{data: image, durable: slices.Clone(image), dirty: map[int]bool{}}
 		next.durable[n] = next.names[n]
@@ -110,14 +141,25 @@ func (c *crashFS) crash() *crashFS {
 	return next
 }
 
+// tear makes one dirty sector half of what it was to be, and the rest noise.
+// Bytes that did not change stay what they are.
+func (n *inode) tear(random *rand.Rand) {
+	if len(n.dirty) == 0 {
+		return
+	}
+	dirty := slices.Sorted(maps.Keys(n.dirty))
+	s := dirty[random.IntN(len(dirty))]
+	for i := s*sector + random.IntN(sector); i < min((s+1)*sector, len(n.data)); i++ {
+		if i >= len(n.durable) || n.durable[i] != n.data[i] {
+			n.data[i] = byte(random.Uint32())
+		}
+	}
+	n.flush(s)
+}
+
 // writeBack makes one in so many dirty sectors durable, in any order.
 func (n *inode) writeBack(random *rand.Rand, oneIn int) {
-	sectors := make([]int, 0, len(n.dirty))
-	for s := range n.dirty {
-		sectors = append(sectors, s)
-	}
-	slices.Sort(sectors)
-	for _, s := range sectors {
+	for _, s := range slices.Sorted(maps.Keys(n.dirty)) {
 		if random.IntN(oneIn) == 0 {
 			n.flush(s)
 		}
@@ -157,6 +199,38 @@ func (c *crashFS) Open(name string) (File, error) {
 	return &crashFile{fs: c, node: n}, nil
 }
 
+func (c *crashFS) Edit(name string) (File, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.names[name]; n != nil {
+		return &crashFile{fs: c, node: n}, nil
+	}
+	if err := c.call(); err != nil {
+		return nil, err
+	}
+	n := &inode{dirty: map[int]bool{}}
+	c.names[name] = n
+	return &crashFile{fs: c, node: n}, nil
+}
+
+// Space says what a test has set, or that there is plenty.
+func (c *crashFS) Space() (free, total int64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.total == 0 {
+		return 1 << 40, 1 << 41, nil
+	}
+	return c.free(), c.total, nil
+}
+
+func (c *crashFS) free() int64 {
+	used := int64(0)
+	for _, n := range c.names {
+		used += int64(len(n.data))
+	}
+	return max(c.total-c.others-used, 0)
+}
+
 func (c *crashFS) Rename(from, to string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -184,11 +258,7 @@ func (c *crashFS) Remove(name string) error {
 func (c *crashFS) List() ([]string, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var names []string
-	for n := range c.names {
-		names = append(names, n)
-	}
-	return names, nil
+	return slices.Sorted(maps.Keys(c.names)), nil
 }
 
 func (c *crashFS) SyncDir() error {
@@ -226,6 +296,9 @@ func (f *crashFile) WriteAt(b []byte, at int64) (int, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	err := f.fs.call()
+	if err == nil && f.fs.total > 0 && f.fs.free() < at+int64(len(b))-int64(len(f.node.data)) {
+		err = syscall.ENOSPC
+	}
 	if err != nil {
 		b = b[:f.fs.random.IntN(len(b)+1)] // a short write
 	}
@@ -236,10 +309,22 @@ func (f *crashFile) WriteAt(b []byte, at int64) (int, error) {
 		f.node.data = append(f.node.data, make([]byte, end-int64(len(f.node.data)))...)
 	}
 	copy(f.node.data[at:], b)
+	f.fs.notePeak()
 	for s := int(at) / sector; s*sector < int(at)+len(b); s++ {
 		f.node.dirty[s] = true
 	}
 	return len(b), err
+}
+
+// notePeak remembers how large the segment files were at most.
+func (c *crashFS) notePeak() {
+	sum := int64(0)
+	for name, n := range c.names {
+		if strings.Contains(name, fileSuffix) {
+			sum += int64(len(n.data))
+		}
+	}
+	c.peak = max(c.peak, sum)
 }
 
 func (f *crashFile) Sync() error {

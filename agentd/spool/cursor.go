@@ -9,15 +9,18 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strconv"
 )
 
 // The cursor is everything that the segment files do not say: what is
-// acknowledged, which of their bytes are void, and all positions, because those
-// in a file go with it.
+// acknowledged, what is gone and why, which of their bytes are void, and all
+// positions, because those in a file go with it.
 //
-//	cursor.tmp written ──▶ fsync ──▶ renamed to cursor ──▶ directory fsync ──▶ files may be unlinked
+//	the older of cursor.0 and cursor.1 overwritten ──▶ fsync ──▶ files may be unlinked or replaced
 //
-// It holds its content twice, so that no single damage loses it.
+// A slot is overwritten in place, so that a full disk does not keep
+// acknowledged files from going. It holds its content twice, at its beginning and
+// in its middle, so that no single damage loses it.
 type cursor struct {
 	generation uint64
 	appended   uint64 // number of the last append that it knows of
@@ -29,6 +32,16 @@ type cursor struct {
 type cursorStream struct {
 	streamKey
 	acked, next uint64
+	gone        []cursorGone
+}
+
+// cursorGone is a tombstone that lies in no file.
+type cursorGone struct {
+	trace
+	first uint64
+	count uint32
+	flags uint8
+	lost  lostReason
 }
 
 // cursorCut says that a file's bytes from good on are void.
@@ -38,13 +51,15 @@ type cursorCut struct {
 }
 
 const (
-	cursorName    = "cursor"
+	cursorName    = "cursor" // of version 1; a suffix for each slot since
 	cursorMagic   = "thzcursr"
 	cursorHeader  = 8 + 4 + 4 + 8 // magic, CRC, version, length
-	cursorVersion = 1
+	cursorVersion = 2
+	cursorAlign   = 4 << 10
 	maxCursor     = 256 << 20
 )
 
+// encode returns one copy.
 func (c *cursor) encode() []byte {
 	b := binary.AppendUvarint(nil, c.generation)
 	b = binary.AppendUvarint(b, c.appended)
@@ -55,6 +70,10 @@ func (c *cursor) encode() []byte {
 		b = append(appendBytes(b, st.org), st.lane)
 		b = binary.AppendUvarint(b, st.acked)
 		b = binary.AppendUvarint(b, st.next)
+		b = binary.AppendUvarint(b, uint64(len(st.gone)))
+		for j := range st.gone {
+			b = st.gone[j].encode(b)
+		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(c.cuts)))
 	for _, cut := range c.cuts {
@@ -68,7 +87,22 @@ func (c *cursor) encode() []byte {
 	binary.LittleEndian.PutUint32(one[12:], cursorVersion)
 	binary.LittleEndian.PutUint64(one[16:], uint64(len(b)))
 	binary.LittleEndian.PutUint32(one[8:], crc32.Checksum(one[12:], castagnoli))
-	return slices.Concat(one, one)
+	return one
+}
+
+func (g *cursorGone) encode(b []byte) []byte {
+	b = binary.AppendUvarint(b, g.first)
+	b = binary.AppendUvarint(b, uint64(g.count))
+	b = append(b, g.flags, byte(g.lost))
+	b = binary.AppendUvarint(b, uint64(g.bytes)) //nolint:gosec // not negative
+	b = binary.AppendVarint(b, g.since)
+	return binary.AppendVarint(b, g.until)
+}
+
+func decodeGone(d *decoder) cursorGone {
+	g := cursorGone{first: d.uvarint(), count: uint32(d.uvarint()), flags: d.byte() & (flagTest | flagTombstone), lost: lostReason(d.byte())} //nolint:gosec // written from 32 bits
+	g.bytes, g.since, g.until = int64(d.uvarint()), d.varint(), d.varint()                                                                    //nolint:gosec // shown only
+	return g
 }
 
 var errCursor = errors.New("neither copy in the cursor is whole")
@@ -85,7 +119,11 @@ func decodeCursor(b []byte) (*cursor, error) {
 }
 
 func decodeCopy(b []byte) (*cursor, error) {
-	if len(b) < cursorHeader || string(b[:8]) != cursorMagic || binary.LittleEndian.Uint32(b[12:]) != cursorVersion {
+	if len(b) < cursorHeader || string(b[:8]) != cursorMagic {
+		return nil, errCursor
+	}
+	version := binary.LittleEndian.Uint32(b[12:])
+	if version == 0 || version > cursorVersion {
 		return nil, errCursor
 	}
 	n := binary.LittleEndian.Uint64(b[16:])
@@ -102,6 +140,11 @@ func decodeCopy(b []byte) (*cursor, error) {
 		st := cursorStream{streamKey: streamKey{epoch: d.uint64(), org: string(d.bytes(d.uvarint()))}}
 		st.lane = d.byte()
 		st.acked, st.next = d.uvarint(), d.uvarint()
+		if version > 1 {
+			for m := d.uvarint(); m > 0 && d.err == nil; m-- {
+				st.gone = append(st.gone, decodeGone(&d))
+			}
+		}
 		c.streams = append(c.streams, st)
 	}
 	for n := d.uvarint(); n > 0 && d.err == nil; n-- {
@@ -119,6 +162,16 @@ func (d *decoder) uint64() uint64 {
 	return binary.LittleEndian.Uint64(b)
 }
 
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	if n <= 0 {
+		d.b, d.err = nil, errShort
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
 func (d *decoder) byte() byte {
 	b := d.bytes(1)
 	if d.err != nil {
@@ -127,22 +180,43 @@ func (d *decoder) byte() byte {
 	return b[0]
 }
 
-// loadCursor returns the cursor, or nil where there is none that can be used.
-func (s *Spool) loadCursor() *cursor {
-	b, err := readFile(s.fs, cursorName)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// slot is one of the two files that hold a cursor in turn.
+type slot struct {
+	file File // nil: it was not written yet, or failed
+	size int64
+}
+
+func slotName(i int) string { return cursorName + "." + strconv.Itoa(i) }
+
+func (sl *slot) close(err error) error {
+	if sl.file == nil {
+		return err
 	}
-	var c *cursor
-	if err == nil {
-		c, err = decodeCursor(b)
+	err = closing(sl.file, err)
+	sl.file = nil
+	return err
+}
+
+// loadCursor returns the latest cursor, or nil where there is none that can be
+// used, and what is wrong with the other ones. That one slot is not whole is how
+// a crash in the middle of a save leaves it.
+func (s *Spool) loadCursor() (latest *cursor, failure error) {
+	for _, name := range []string{slotName(0), slotName(1), cursorName} {
+		b, err := readFile(s.fs, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		var c *cursor
+		if err == nil {
+			c, err = decodeCursor(b)
+		}
+		if err != nil {
+			failure = errors.Join(failure, fmt.Errorf("%s: %w", name, err))
+		} else if latest == nil || c.generation > latest.generation {
+			latest = c
+		}
 	}
-	if err != nil {
-		s.log.Error("the spool's cursor is damaged: frames that were acknowledged may be sent again, and sources may repeat what they read last", "error", err)
-		s.stats.Corrupt++
-		return nil
-	}
-	return c
+	return latest, failure
 }
 
 func readFile(from FS, name string) ([]byte, error) {
@@ -165,45 +239,11 @@ func readFile(from FS, name string) ([]byte, error) {
 	return b[:n], closing(f, err)
 }
 
-// tidy makes the cursor durable and then unlinks the files that it allows.
-func (s *Spool) tidy() error {
-	s.saving.Lock()
-	defer s.saving.Unlock()
-	s.mu.Lock()
-	c := s.snapshot()
-	var freed []*segment
-	for _, seg := range s.segments {
-		if seg.free() {
-			freed = append(freed, seg)
-		}
-	}
-	wasDirty := s.dirty
-	s.dirty = false
-	s.mu.Unlock()
-	if !wasDirty && len(freed) == 0 {
-		return nil
-	}
-	if err := s.save(c); err != nil {
-		s.mu.Lock()
-		s.dirty = true
-		s.mu.Unlock()
-		return err
-	}
-	if len(freed) == 0 {
-		return nil
-	}
-	return s.unlink(freed)
-}
-
-// free reports whether the file holds nothing that is still wanted.
-func (seg *segment) free() bool { return seg.sealed && seg.live == 0 && seg.readers == 0 }
-
 // snapshot is called under saving and mu.
 func (s *Spool) snapshot() *cursor {
-	s.generation++
-	c := &cursor{generation: s.generation, appended: s.appended, positions: maps.Clone(s.positions)}
+	c := &cursor{generation: s.generation + 1, appended: s.appended, positions: maps.Clone(s.positions)}
 	for k, st := range s.streams {
-		c.streams = append(c.streams, cursorStream{streamKey: k, acked: st.acked, next: st.next})
+		c.streams = append(c.streams, cursorStream{streamKey: k, acked: st.acked, next: st.next, gone: st.absent()})
 	}
 	for _, seg := range s.segments {
 		if seg.cut {
@@ -213,25 +253,75 @@ func (s *Spool) snapshot() *cursor {
 	return c
 }
 
-func (s *Spool) save(c *cursor) error {
-	const temporary = cursorName + temporarySuffix
-	f, err := s.fs.Create(temporary)
-	if err != nil {
-		return fmt.Errorf("save the cursor: %w", err)
+// absent returns the tombstones that lie in no file. Called under mu.
+func (st *stream) absent() []cursorGone {
+	var list []cursorGone
+	if st.missing == 0 {
+		return nil
 	}
-	_, err = f.WriteAt(c.encode(), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = closing(f, err); err == nil {
-		if err = s.fs.Rename(temporary, cursorName); err == nil {
-			err = s.fs.SyncDir()
+	for i := range st.entries {
+		if e := &st.entries[i]; e.seg == nil {
+			list = append(list, cursorGone{trace: st.gone[e.first], first: e.first, count: e.count, flags: e.flags, lost: e.lost})
 		}
 	}
-	if err != nil {
-		return fmt.Errorf("save the cursor: %w", err)
+	return list
+}
+
+// save makes a cursor durable. The slot of the durable one is not touched. A
+// slot that fails is opened anew for the next try, which writes all of it again.
+func (s *Spool) save(c *cursor) error {
+	sl := &s.slots[c.generation%2]
+	if err := s.saveTo(sl, slotName(int(c.generation%2)), c.encode()); err != nil { //nolint:gosec // 0 or 1
+		return sl.close(fmt.Errorf("save the cursor: %w", err))
+	}
+	s.generation = c.generation
+	return nil
+}
+
+func (s *Spool) saveTo(sl *slot, name string, b []byte) error {
+	fresh := sl.file == nil
+	if fresh {
+		f, err := s.fs.Edit(name)
+		if err != nil {
+			return err
+		}
+		sl.file = f
+		if sl.size, err = f.Size(); err != nil {
+			return err
+		}
+	}
+	if err := sl.write(b); err != nil {
+		return err
+	}
+	if err := sl.file.Sync(); err != nil {
+		return err
+	}
+	if fresh {
+		return s.fs.SyncDir()
 	}
 	return nil
+}
+
+// write puts b where the two copies belong. A slot that grows gets room to
+// spare, written with zeros, so that the file system keeps it for the next ones.
+func (sl *slot) write(b []byte) error {
+	half := sl.size / 2
+	if int64(len(b)) > half || sl.size%(2*cursorAlign) != 0 {
+		half = (int64(len(b))*3/2/cursorAlign + 1) * cursorAlign
+		all := make([]byte, 2*half)
+		copy(all, b)
+		copy(all[half:], b)
+		_, err := sl.file.WriteAt(all, 0)
+		if err == nil {
+			sl.size = 2 * half
+		}
+		return err
+	}
+	if _, err := sl.file.WriteAt(b, 0); err != nil {
+		return err
+	}
+	_, err := sl.file.WriteAt(b, half)
+	return err
 }
 
 // unlink removes files that the durable cursor acknowledges.
@@ -253,11 +343,6 @@ func (s *Spool) unlink(freed []*segment) error {
 	}
 	if err := s.fs.SyncDir(); err != nil {
 		errs = append(errs, fmt.Errorf("flush the spool's directory: %w", err))
-	}
-	if len(errs) > 0 {
-		s.mu.Lock()
-		s.dirty = true // try again
-		s.mu.Unlock()
 	}
 	return errors.Join(errs...)
 }

@@ -13,6 +13,7 @@ import (
 type built struct {
 	fs     *crashFS
 	name   string
+	cursor string // the name of the latest one
 	frames []Frame
 	blocks []found // of that file
 	last   uint64  // the number of the last append
@@ -35,7 +36,7 @@ func build(tb testing.TB, closed bool) *built {
 	b.last = s.appended
 	seg := s.segments[0]
 	b.name = seg.id.name()
-	blocks, _, err := scan(seg.id, seg.file, seg.size, func(b []byte) string { return string(b) })
+	blocks, err := scan(seg.id, seg.file, seg.size, func(b []byte) string { return string(b) })
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -46,13 +47,14 @@ func build(tb testing.TB, closed bool) *built {
 	if err := s.Close(); closed && err != nil {
 		tb.Fatal(err)
 	}
+	b.cursor = slotName(int(s.generation % 2))
 	return b
 }
 
 func openAt(tb testing.TB, fs FS) *Spool {
 	tb.Helper()
-	s, err := Open(Options{FS: fs, SaveEvery: time.Hour, TombstoneBody: func(k Key, lane uint8, _, first uint64, count uint32, reason string) []byte {
-		return fmt.Appendf(nil, "missing %s %d %d+%d %s", k.Org, lane, first, count, reason)
+	s, err := Open(Options{FS: fs, SaveEvery: time.Hour, TombstoneBody: func(m Missing) []byte {
+		return fmt.Appendf(nil, "missing %s %d %d+%d %s", m.Org, m.Lane, m.First, m.Count, m.Reason)
 	}})
 	if err != nil {
 		tb.Fatal(err)
@@ -258,8 +260,8 @@ func TestZeroedAndScrambledRanges(t *testing.T) {
 // all of it is gone, frames are offered again and none is lost.
 func TestDamagedCursor(t *testing.T) {
 	b := build(t, true)
-	for bit := range len(b.fs.names[cursorName].data) * 8 {
-		frames, lost, position := offers(t, b.with(cursorName, func(data []byte) []byte {
+	for bit := range len(b.fs.names[b.cursor].data) * 8 {
+		frames, lost, position := offers(t, b.with(b.cursor, func(data []byte) []byte {
 			data[bit/8] ^= 1 << (bit % 8)
 			return data
 		}))
@@ -268,7 +270,7 @@ func TestDamagedCursor(t *testing.T) {
 			t.Fatalf("bit %d: %d lost, position %q", bit, lost, position)
 		}
 	}
-	frames, lost, _ := offers(t, b.with(cursorName, func([]byte) []byte { return []byte("nonsense") }))
+	frames, lost, _ := offers(t, b.with(b.cursor, func([]byte) []byte { return []byte("nonsense") }))
 	b.check(t, "no cursor", frames, false)
 	if lost != 0 {
 		t.Errorf("%d lost without a cursor", lost)

@@ -28,7 +28,8 @@ const (
 	flagLast      = 1 << 1
 	flagTest      = 1 << 2
 	flagTombstone = 1 << 3
-	flagsKnown    = flagFirst | flagLast | flagTest | flagTombstone
+	flagMoved     = 1 << 4 // copied out of another file, where it had been accepted
+	flagsKnown    = flagFirst | flagLast | flagTest | flagTombstone | flagMoved
 )
 
 // Limits of what one Append takes.

@@ -19,11 +19,15 @@ type FS interface {
 	Create(name string) (File, error)
 	// Open opens a file for reading.
 	Open(name string) (File, error)
+	// Edit opens a file for writing as it is, and makes it where it is missing.
+	Edit(name string) (File, error)
 	Rename(from, to string) error
 	Remove(name string) error
 	List() ([]string, error)
 	// SyncDir makes earlier creations, renames and removals durable.
 	SyncDir() error
+	// Space says how many bytes may still be written, of how many there are.
+	Space() (free, total int64, err error)
 	// Lock keeps other processes out until it is closed.
 	Lock() (io.Closer, error)
 	Close() error
@@ -84,6 +88,10 @@ func (d *directory) Create(name string) (File, error) {
 
 func (d *directory) Open(name string) (File, error) { return asFile(d.root.Open(name)) }
 
+func (d *directory) Edit(name string) (File, error) {
+	return asFile(d.root.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode))
+}
+
 func asFile(f *os.File, err error) (File, error) {
 	if err != nil {
 		return nil, err
@@ -110,6 +118,16 @@ func (d *directory) SyncDir() error {
 		return err
 	}
 	return closing(f, f.Sync())
+}
+
+// Space asks for what a process without privileges may use.
+func (d *directory) Space() (free, total int64, err error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(d.path, &st); err != nil {
+		return 0, 0, fmt.Errorf("ask for the space left in %s: %w", d.path, err)
+	}
+	block := int64(st.Bsize)                                       //nolint:unconvert // another type on other systems
+	return int64(st.Bavail) * block, int64(st.Blocks) * block, nil //nolint:gosec // far below 2^63
 }
 
 // Lock takes the flock; the file's content names its holder for a person. The

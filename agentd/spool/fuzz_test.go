@@ -10,11 +10,11 @@ import (
 // what is offered has a place in a sequence without holes.
 func FuzzOpen(f *testing.F) {
 	b := build(f, true)
-	f.Add(b.fs.names[b.name].data, b.fs.names[cursorName].data)
+	f.Add(b.fs.names[b.name].data, b.fs.names[b.cursor].data)
 	f.Add([]byte{}, []byte{})
 	f.Fuzz(func(t *testing.T, file, cursor []byte) {
 		fs := newCrashFS(1)
-		for name, data := range map[string][]byte{b.name: file, cursorName: cursor} {
+		for name, data := range map[string][]byte{b.name: file, b.cursor: cursor} {
 			fs.names[name] = &inode{data: data, dirty: map[int]bool{}}
 		}
 		s, err := Open(Options{FS: fs, SaveEvery: time.Hour})

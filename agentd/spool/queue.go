@@ -3,127 +3,9 @@ package spool
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
-	"sort"
 	"time"
 )
-
-// streamKey names one sequence.
-type streamKey struct {
-	epoch uint64
-	org   string
-	lane  uint8
-}
-
-// stream is one sequence: what of it is not acknowledged, in order and without
-// a hole, because a tombstone stands where frames are missing.
-//
-//	1 … acked │ entries[0] … entries[sent-1] │ entries[sent] … │ next
-//	  gone    │           offered            │     unsent      │ not assigned
-type stream struct {
-	streamKey
-	entries []entry
-	sent    int
-	acked   uint64
-	next    uint64 // the next sequence to assign
-}
-
-// entry is one frame: where it lies, or that it is missing.
-type entry struct {
-	first uint64
-	at    int64
-	seg   *segment // nil: a tombstone that lies in no file
-	size  uint32
-	count uint32
-	class uint8
-	flags uint8
-	lost  lostReason
-}
-
-// lostReason says why an entry is offered as a tombstone of the spool's making.
-type lostReason uint8
-
-const (
-	notLost lostReason = iota
-	corrupt
-	forgotten
-)
-
-func (r lostReason) String() string {
-	if r == forgotten {
-		return ReasonForgotten
-	}
-	return ReasonCorrupt
-}
-
-func (e *entry) last() uint64 { return e.first + uint64(e.count) - 1 }
-
-func entryOf(b *found, seg *segment) entry {
-	return entry{first: b.first, at: b.at, seg: seg, size: uint32(b.size()), count: b.count, class: b.class, flags: b.flags} //nolint:gosec // a block is below 4 GiB
-}
-
-// tenant is one organisation's streams, by lane, old epochs first.
-type tenant struct {
-	org   string
-	lanes [Lanes][]*stream
-}
-
-// stream returns the sequence, made where it is new. Called under mu.
-func (s *Spool) stream(key streamKey) *stream {
-	if st := s.streams[key]; st != nil {
-		return st
-	}
-	st := &stream{streamKey: key, next: 1}
-	s.streams[key] = st
-	t := s.tenants[key.org]
-	if t == nil {
-		t = &tenant{org: key.org}
-		s.tenants[key.org] = t
-		s.order = append(s.order, t)
-	}
-	t.lanes[key.lane] = append(t.lanes[key.lane], st)
-	return st
-}
-
-// push takes a frame in at the end. Called under mu.
-func (st *stream) push(e entry) {
-	if e.seg != nil {
-		e.seg.live++
-	}
-	st.entries = append(st.entries, e)
-}
-
-// pop forgets the first n frames. Called under mu.
-func (st *stream) pop(n int) {
-	for i := range st.entries[:n] {
-		if seg := st.entries[i].seg; seg != nil {
-			seg.live--
-		}
-	}
-	st.acked = st.entries[n-1].last()
-	st.sent = max(st.sent-n, 0)
-	if n == len(st.entries) {
-		st.entries = st.entries[:0]
-		if cap(st.entries) > 1<<12 {
-			st.entries = nil // a backlog is over: give its index back
-		}
-		return
-	}
-	st.entries = st.entries[n:]
-}
-
-func (st *stream) count(to *LaneStats) {
-	to.Frames += len(st.entries)
-	to.Unsent += len(st.entries) - st.sent
-	for i := range st.entries {
-		e := &st.entries[i]
-		to.Bytes += int64(e.size)
-		if e.seg != nil && !e.seg.begun.IsZero() && (to.Oldest.IsZero() || e.seg.begun.Before(to.Oldest)) {
-			to.Oldest = e.seg.begun
-		}
-	}
-}
 
 // Next returns the next frame that was not offered yet, and waits for one. It
 // leaves out organisations for which skip says true; skip runs under the
@@ -143,9 +25,12 @@ func (s *Spool) Next(ctx context.Context, skip func(org string) bool) (Frame, er
 			s.turn[st.lane] = at + 1
 			e := st.entries[st.sent]
 			st.sent++
-			if e.seg != nil {
-				e.seg.readers++
+			if e.seg == nil {
+				f := s.tombstone(st, &e)
+				s.mu.Unlock()
+				return f, nil
 			}
+			e.seg.readers++
 			s.mu.Unlock()
 			return s.read(st, e), nil
 		}
@@ -173,63 +58,47 @@ func (s *Spool) pick(skip func(org string) bool) (*stream, int) {
 	return nil, 0
 }
 
-func (t *tenant) unsent(lane int) *stream {
-	for _, st := range t.lanes[lane] {
-		if st.sent < len(st.entries) {
-			return st
-		}
-	}
-	return nil
-}
-
 // read makes the frame of an entry. What cannot be read undamaged is offered
 // as a tombstone, now and until it is acknowledged.
 func (s *Spool) read(st *stream, e entry) Frame {
-	var body []byte
-	var err error
-	if e.lost == notLost {
-		var b block
-		b, body, err = readBlock(e.seg.id, e.seg.file, e.at, int64(e.size), nil)
-		if err == nil && (b.first != e.first || b.count != e.count || b.org != st.org || b.lane != st.lane) {
-			err = errNoBlock
-		}
+	b, body, err := readBlock(e.seg.id, e.seg.file, e.at, int64(e.size), nil)
+	if err == nil && !e.is(st, &b) {
+		err = errNoBlock
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.seg != nil {
-		e.seg.readers--
-	}
+	e.seg.readers--
+	e.seg.release()
 	if err != nil {
-		s.log.Error("a frame of the spool is damaged; a tombstone takes its place",
-			"file", e.seg.id.name(), "organisation", st.org, "first", e.first, "count", e.count, "error", err)
+		s.damaged(st, &e, err)
 		e.lost = corrupt
-		s.lose(st, &e)
+		return s.tombstone(st, &e)
 	}
-	f := Frame{Epoch: st.epoch, First: e.first, Draft: Draft{
+	return Frame{Epoch: st.epoch, First: e.first, Draft: Draft{
 		Key: Key{Org: st.org, Test: e.flags&flagTest != 0}, Lane: st.lane, Class: e.class,
 		Tombstone: e.flags&flagTombstone != 0, Count: e.count, Body: body,
 	}}
-	if e.lost != notLost {
-		f.Tombstone = true
-		f.Body = s.o.TombstoneBody(f.Key, f.Lane, f.Epoch, f.First, f.Count, e.lost.String())
-	}
-	return f
 }
 
-// lose marks an entry as lost, where it is still there. Called under mu.
-func (s *Spool) lose(st *stream, lost *entry) {
+// tombstone makes the frame that says what is missing. Called under mu.
+func (s *Spool) tombstone(st *stream, e *entry) Frame {
+	m := st.missingOf(e)
+	return Frame{Epoch: st.epoch, First: e.first, Draft: Draft{
+		Key: m.Key, Lane: st.lane, Class: e.class, Tombstone: true, Count: e.count, Body: s.o.TombstoneBody(m),
+	}}
+}
+
+// damaged puts a tombstone in an entry's place, where it is still there. Called
+// under mu.
+func (s *Spool) damaged(st *stream, e *entry, err error) {
+	s.log.Error("a frame of the spool is damaged; a tombstone takes its place",
+		"file", e.seg.id.name(), "organisation", st.org, "first", e.first, "count", e.count, "error", err)
 	s.stats.Corrupt++
-	if i, ok := st.find(lost.first); ok && st.entries[i].lost == notLost {
-		st.entries[i].lost = lost.lost
-		s.stats.Lost += uint64(lost.count)
+	if i, ok := st.find(e.first); ok && st.entries[i].first == e.first && st.entries[i].lost == notLost {
+		st.lose(i, corrupt, trace{bytes: int64(e.size), since: microsOf(e.seg.begun), until: microsOf(e.seg.ended)})
+		s.stats.Lost += uint64(e.count)
+		s.dirty = true
 	}
-}
-
-// find returns the index of the entry that holds a sequence, else that of the
-// first one after it.
-func (st *stream) find(sequence uint64) (int, bool) {
-	i := sort.Search(len(st.entries), func(i int) bool { return st.entries[i].last() >= sequence })
-	return i, i < len(st.entries) && st.entries[i].first <= sequence
 }
 
 // Wake lets a blocked Next ask skip again.
@@ -256,13 +125,23 @@ func (s *Spool) Ack(org string, epoch uint64, lane uint8, last uint64) error {
 	}
 	n, within := st.find(last)
 	if within && st.entries[n].last() == last {
-		n++
+		n, within = n+1, false
 	}
-	if n == 0 {
+	part := within && st.entries[n].seg == nil && st.entries[n].first <= last // joined of several that were sent apart
+	if n == 0 && !part {
 		return nil
 	}
-	st.pop(n)
+	if n > 0 {
+		st.pop(n)
+	}
+	if part {
+		st.trim(last)
+	}
+	s.budget.full = time.Time{} // the way is open: it is worth to wait for room
 	s.dirty = true
+	if len(st.entries) == 0 {
+		s.forget(epoch)
+	}
 	s.wakeKeeper()
 	return nil
 }
@@ -279,7 +158,11 @@ func (s *Spool) Rewind(org string, epoch uint64, lane uint8, next uint64) {
 	if next <= st.acked {
 		s.log.Warn("the aggregator asks again for records that it had acknowledged; a tombstone takes their place",
 			"organisation", org, "epoch", fmt.Sprintf("%016x", epoch), "first", next, "last", st.acked)
-		st.entries = slices.Insert(st.entries, 0, tombstones(next, st.acked, forgotten, 0)...)
+		list := tombstones(next, st.acked, forgotten, 0)
+		for i := range list {
+			st.account(&list[i], 1)
+		}
+		st.entries = slices.Insert(st.entries, 0, list...)
 		s.stats.Lost += st.acked - next + 1
 		st.acked = next - 1
 		s.dirty = true
@@ -287,22 +170,6 @@ func (s *Spool) Rewind(org string, epoch uint64, lane uint8, next uint64) {
 	st.sent, _ = st.find(next)
 	s.broadcast()
 }
-
-// tombstones are entries for the sequences first to last; more than one where
-// the count does not fit into a frame.
-func tombstones(first, last uint64, why lostReason, flags uint8) []entry {
-	var list []entry
-	for first <= last {
-		n := min(last-first+1, math.MaxUint32)
-		list = append(list, entry{first: first, count: uint32(n), lost: why, flags: flags&flagTest | flagTombstone, class: tombstoneClass})
-		first += n
-	}
-	return list
-}
-
-// tombstoneClass is the highest class of the product's: what is missing is
-// never what is given up next.
-const tombstoneClass = 2
 
 // Reset makes everything that is not acknowledged unsent again: there is a new
 // connection.
@@ -313,58 +180,4 @@ func (s *Spool) Reset() {
 		st.sent = 0
 	}
 	s.broadcast()
-}
-
-// keep saves the cursor now and then, and frees what it allows. It is the one
-// goroutine of a spool; Close ends it and waits for it.
-func (s *Spool) keep() {
-	saved := time.Now() // by Open
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-s.quit:
-			return
-		case <-s.nudge:
-		case <-timer.C:
-		}
-		due, unsaved := s.due()
-		if !unsaved {
-			continue
-		}
-		if wait := time.Until(saved.Add(due)); wait > 0 {
-			timer.Reset(wait)
-			continue
-		}
-		if err := s.tidy(); err != nil {
-			s.log.Warn("the spool's cursor could not be saved; acknowledged frames keep their disk space until it can", "error", err)
-			timer.Reset(s.o.SaveEvery)
-		}
-		saved = time.Now()
-	}
-}
-
-// due says whether there is something to save, and how long after the last
-// save it may wait: not long when it frees a file, least when somebody waits
-// for that room. A cursor that frees nothing only spares the receiver some
-// frames that it knows, after a crash.
-func (s *Spool) due() (after time.Duration, unsaved bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch frees := slices.ContainsFunc(s.segments, (*segment).free); {
-	case !frees:
-		return 5 * s.o.SaveEvery, s.dirty
-	case s.waiting > 0:
-		return s.o.SaveEvery / 20, true
-	default:
-		return s.o.SaveEvery, true
-	}
-}
-
-// wakeKeeper is called under mu.
-func (s *Spool) wakeKeeper() {
-	select {
-	case s.nudge <- struct{}{}:
-	default: // it is awake
-	}
 }

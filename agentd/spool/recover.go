@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 )
 
 // recovery is what Open pieces together from the files and the cursor.
@@ -30,8 +31,19 @@ func (s *Spool) recover() error {
 		return fmt.Errorf("list the spool's directory: %w", err)
 	}
 	r := &recovery{Spool: s, names: map[string]string{}, frames: map[streamKey][]entry{}, spans: map[streamKey]span{}}
-	r.cursor = s.loadCursor()
-	if r.cursor == nil {
+	files, err := r.files(names)
+	if err != nil {
+		return err
+	}
+	c, failure := s.loadCursor()
+	switch {
+	case c != nil && failure != nil:
+		s.log.Warn("one of the spool's two cursors is not whole, as after a crash; the other one serves", "error", failure)
+	case failure != nil && len(files) > 0: // else it is the very first one, and torn
+		s.log.Error("the spool's cursor is damaged: frames that were acknowledged may be sent again, and sources may repeat what they read last", "error", failure)
+		s.stats.Corrupt++
+	}
+	if r.cursor = c; c == nil {
 		r.cursor = &cursor{}
 	}
 	s.generation, s.positions = r.cursor.generation, r.cursor.positions
@@ -39,16 +51,17 @@ func (s *Spool) recover() error {
 		s.positions = map[string][]byte{}
 	}
 	r.numbered = r.cursor.appended
-	files, err := r.files(names)
-	if err != nil {
-		return err
-	}
 	for i, id := range files {
 		limit := uint64(math.MaxUint64)
 		if i+1 < len(files) {
 			limit = files[i+1].first
 		}
 		r.file(id, limit)
+	}
+	for i, seg := range s.segments {
+		if seg.ended = time.Now(); i+1 < len(s.segments) {
+			seg.ended = s.segments[i+1].begun
+		}
 	}
 	s.appended = r.numbered
 	r.assemble()
@@ -70,7 +83,7 @@ func (r *recovery) files(names []string) ([]fileID, error) {
 			if err := r.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return nil, fmt.Errorf("remove an unfinished file: %w", err)
 			}
-		case name != cursorName && name != lockName:
+		case name != cursorName && name != slotName(0) && name != slotName(1) && name != lockName:
 			r.log.Warn("the spool's directory holds a file that is not the spool's; it is left alone", "file", name)
 		}
 	}
@@ -96,6 +109,9 @@ func (r *recovery) file(id fileID, limit uint64) {
 	for i := range accepted {
 		b := &accepted[i]
 		r.numbered = max(r.numbered, b.append)
+		if b.skipped {
+			r.damaged++
+		}
 		if b.kind == kindTrailer {
 			r.trailer(seg, b)
 			continue
@@ -124,8 +140,7 @@ func (r *recovery) scan(id fileID) (*segment, []found, error) {
 	if _, err := f.ReadAt(head, 0); err == nil {
 		seg.begun = begunAt(head)
 	}
-	blocks, damaged, err := scan(id, f, size, r.intern)
-	r.damaged += damaged
+	blocks, err := scan(id, f, size, r.intern)
 	return seg, blocks, err
 }
 
@@ -150,14 +165,15 @@ func (r *recovery) accept(seg *segment, blocks []found, limit uint64) []found {
 	}
 	kept := blocks[:0:0]
 	for _, b := range blocks {
-		if b.append >= limit || b.at >= good || b.append < seg.id.first {
+		void := b.append >= limit || b.at >= good || b.append < seg.id.first
+		if void && b.flags&flagMoved == 0 { // what was moved had been accepted before
 			seg.cut = true
 			r.stats.Cut++
 			continue
 		}
 		kept = append(kept, b)
 	}
-	if n := len(kept); n > 0 && limit == math.MaxUint64 && good == math.MaxInt64 && kept[n-1].append > r.cursor.appended {
+	if n := len(kept); n > 0 && limit == math.MaxUint64 && good == math.MaxInt64 && kept[n-1].append > r.cursor.appended && kept[n-1].flags&flagMoved == 0 {
 		start := slices.IndexFunc(kept, func(b found) bool { return b.append == kept[n-1].append })
 		if !r.whole(seg, kept[start:]) {
 			r.log.Warn("the spool's last append was torn; it had not been accepted, and its source reads it again",
@@ -247,8 +263,12 @@ func (r *recovery) assemble() {
 		}
 		known[key] = c
 	}
-	for _, key := range r.epochOrder(known) {
+	order := r.epochOrder(known)
+	for _, key := range order {
 		r.stream(known[key])
+	}
+	for _, key := range order {
+		r.forget(key.epoch)
 	}
 }
 
@@ -274,16 +294,38 @@ func (r *recovery) epochOrder(known map[streamKey]cursorStream) []streamKey {
 func (r *recovery) stream(c cursorStream) {
 	st := r.Spool.stream(c.streamKey)
 	st.acked, st.next = c.acked, c.acked+1
-	frames := r.frames[c.streamKey]
-	slices.SortStableFunc(frames, func(a, b entry) int { return cmp.Compare(a.first, b.first) })
-	for _, e := range frames {
+	list := r.frames[c.streamKey]
+	traces := map[uint64]trace{}
+	for i := range c.gone {
+		g := &c.gone[i]
+		if g.count == 0 || g.first == 0 || g.first > c.next || uint64(g.count) > c.next-g.first || g.lost == notLost || g.lost >= lostReasons {
+			continue
+		}
+		e := entry{first: g.first, count: g.count, flags: g.flags, lost: g.lost, class: tombstoneClass}
+		if e.first < st.next && e.last() >= st.next { // some of it is acknowledged
+			e.count -= uint32(st.next - e.first) //nolint:gosec // less than count
+			e.first = st.next
+		}
+		list = append(list, e)
+		traces[e.first] = g.trace
+	}
+	// A file that is not rewritten yet still has what is gone: the tombstone counts.
+	slices.SortStableFunc(list, func(a, b entry) int {
+		return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(b.lost, a.lost))
+	})
+	for _, e := range list {
 		if e.first < st.next {
-			continue // acknowledged
+			continue // acknowledged, gone, or there twice
 		}
 		r.missing(st, e.first, e.flags)
 		st.push(e)
 		st.next = e.last() + 1
-		r.stats.Recovered++
+		if t, ok := traces[e.first]; ok && e.seg == nil {
+			st.leave(e.first, t)
+			r.stats.Lost += uint64(e.count)
+		} else {
+			r.stats.Recovered++
+		}
 	}
 	r.missing(st, max(c.next, r.spans[c.streamKey].next), 0)
 }
@@ -320,6 +362,8 @@ func (r *recovery) settle() error {
 	}
 	if err := r.tidy(); err != nil {
 		r.log.Warn("the spool's cursor could not be saved at the start; it is tried again", "error", err)
+	} else if err := r.fs.Remove(cursorName); err != nil && !errors.Is(err, fs.ErrNotExist) { // of version 1: a slot has it now
+		r.log.Warn("an old cursor could not be removed; it is not used any more", "error", err)
 	}
 	return nil
 }

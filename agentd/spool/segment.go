@@ -12,6 +12,7 @@ type segment struct {
 	id    fileID
 	file  File
 	begun time.Time
+	ended time.Time // when the last append came; roughly
 
 	size   int64 // bytes of the file
 	good   int64 // where the last accepted append ends
@@ -19,8 +20,19 @@ type segment struct {
 	sealed bool  // takes no more appends
 
 	charge  int64 // what it takes of the budget
-	live    int   // frames that are not acknowledged
+	wanted  int64 // of it: frames that are not acknowledged
+	live    int   // how many they are
 	readers int   // reads in progress: the file stays open for them
+	moving  bool  // its frames are being copied
+	retired bool  // another file has its name and its frames: closed by its last reader
+}
+
+// dead is what a copy of the file would save.
+func (seg *segment) dead() int64 { return seg.charge - fileHeader - seg.wanted }
+
+// free reports whether the file holds nothing that is still wanted.
+func (seg *segment) free() bool {
+	return seg.sealed && seg.live == 0 && seg.readers == 0 && !seg.moving
 }
 
 // frameCharge is the least that a frame takes of the budget.
@@ -31,35 +43,32 @@ type found struct {
 	block
 	at      int64
 	chained bool // it directly follows the block before, or the header, undamaged
+	skipped bool // something unreadable lies before it
 }
 
-// scan finds the blocks of a file by their heads; bodies are not read. It
-// returns the number of damaged places between them too; a torn tail is none.
-func scan(id fileID, f io.ReaderAt, size int64, intern func([]byte) string) (blocks []found, damaged int, err error) {
+// scan finds the blocks of a file by their heads; bodies are not read.
+func scan(id fileID, f io.ReaderAt, size int64, intern func([]byte) string) (blocks []found, err error) {
 	seed := id.seed()
 	w := window{f: f, size: size}
 	previous, chained := seed, true
 	for at := int64(fileHeader); at < size; {
 		head, err := w.at(at, blockHeader+MaxOrg)
 		if err != nil {
-			return blocks, damaged, err
+			return blocks, err
 		}
 		b, bad := parseHead(head, seed, intern)
 		if bad == nil && at+b.size() <= size {
-			if !chained {
-				damaged++
-			}
-			blocks = append(blocks, found{block: b, at: at, chained: chained && b.previous == previous})
+			blocks = append(blocks, found{block: b, at: at, chained: chained && b.previous == previous, skipped: !chained})
 			previous, chained = b.crc, true
 			at += b.size()
 			continue
 		}
 		chained = false
 		if at, err = w.resync(at + blockAlign); err != nil {
-			return blocks, damaged, err
+			return blocks, err
 		}
 	}
-	return blocks, damaged, nil
+	return blocks, nil
 }
 
 // window reads a file forward in pieces.

@@ -3,7 +3,6 @@ package spool
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"sync"
@@ -17,13 +16,18 @@ import (
 // Lanes is how many lanes there are. A higher lane is offered first.
 const Lanes = 2
 
-// Reasons that TombstoneBody is given.
+// Classes is how many classes there are. A higher class is given up later.
+const Classes = 3
+
+// Reasons of what is missing.
 const (
 	// ReasonCorrupt: the frames were damaged on disk.
 	ReasonCorrupt = "corrupt"
 	// ReasonForgotten: the receiver asked again for what it had acknowledged,
 	// and it is no longer here.
 	ReasonForgotten = "forgotten"
+	// ReasonEvicted: the frames made room for others.
+	ReasonEvicted = "evicted"
 )
 
 // What callers test for.
@@ -63,18 +67,36 @@ func (f *Frame) Last() uint64 { return f.First + uint64(f.Count) - 1 }
 type Options struct {
 	Dir string
 	// SegmentBytes is the size, or what it counts for of Budget, at which a file
-	// is followed by the next one; 0: 8 MiB. It is never more than a quarter of Budget.
+	// is followed by the next one; 0: 8 MiB. It is never more than an eighth of Budget.
 	SegmentBytes int64
 	// Budget is what all files together may take; 0: 1 GiB.
 	Budget int64
+	// Floor is what is left free of the file system; 0: 5 %, at least 512 MiB, at
+	// most a quarter of it; negative: nothing.
+	Floor int64
+	// EvictAfter is how long log frames wait for room, while one organisation's
+	// are the only ones here, until an Append makes room by giving up others; 0:
+	// not at all; negative: for ever.
+	EvictAfter time.Duration
 	// SaveEvery is the usual time between two saves of the cursor that free a
 	// file; 0: 1 s.
 	SaveEvery time.Duration
 	Log       hclog.Logger
 	// TombstoneBody makes the body of a frame that says what is missing. It must
 	// not call the spool. nil: such frames have no body.
-	TombstoneBody func(k Key, lane uint8, epoch, first uint64, count uint32, reason string) []byte
+	TombstoneBody func(Missing) []byte
 	FS            FS // nil: Dir on the real file system
+}
+
+// Missing is a range of one sequence that a tombstone stands for.
+type Missing struct {
+	Key
+	Lane         uint8
+	Epoch, First uint64
+	Count        uint32
+	Bytes        int64     // of the frames as they lay on disk; 0: not known
+	Since, Until time.Time // when they were appended, roughly; zero: not known
+	Reason       string
 }
 
 func (o *Options) complete() {
@@ -84,7 +106,7 @@ func (o *Options) complete() {
 	if o.SegmentBytes <= 0 {
 		o.SegmentBytes = 8 << 20
 	}
-	o.SegmentBytes = min(o.SegmentBytes, o.Budget/4)
+	o.SegmentBytes = min(o.SegmentBytes, o.Budget/8)
 	if o.SaveEvery <= 0 {
 		o.SaveEvery = time.Second
 	}
@@ -92,7 +114,7 @@ func (o *Options) complete() {
 		o.Log = hclog.NewNullLogger()
 	}
 	if o.TombstoneBody == nil {
-		o.TombstoneBody = func(Key, uint8, uint64, uint64, uint32, string) []byte { return nil }
+		o.TombstoneBody = func(Missing) []byte { return nil }
 	}
 }
 
@@ -109,15 +131,16 @@ type Spool struct {
 	chain   uint32     // under writing: headCRC of the active file's last block
 	buffer  []byte     // under writing
 
-	saving     sync.Mutex // held while the cursor is written and files are unlinked; before mu
-	generation uint64     // under saving
+	saving     sync.Mutex // held while the cursor is written and files are unlinked or rewritten; before mu
+	generation uint64     // under saving: of the durable cursor
+	slots      [2]slot    // under saving
 
 	mu        sync.Mutex
 	closed    bool
 	changed   chan struct{} // closed and replaced when a waiter should look again
 	appended  uint64        // number of the last accepted append
 	segments  []*segment    // oldest first
-	used      int64         // of the budget
+	budget    budget
 	streams   map[streamKey]*stream
 	tenants   map[string]*tenant
 	order     []*tenant
@@ -146,13 +169,27 @@ type Stats struct {
 	Lane      [Lanes]LaneStats
 	Disk      int64 // bytes of the files
 	Budget    int64
+	Ceiling   int64 // what of Budget may be used now: less where the file system is nearly full
+	Free      int64 // bytes of the file system that may still be written, when last asked
+	Low       bool  // Free is below the floor
 	Files     int
 	Appends   uint64 // since Open
 	Syncs     uint64 // fsyncs of files by Append, since Open
 	Recovered int    // frames found at Open that were not acknowledged
 	Cut       int    // blocks of a torn tail that Open left out
 	Corrupt   int    // damaged places found
-	Lost      uint64 // records that tombstones stand for
+	Lost      uint64 // records that tombstones stand for, also those of Evicted
+	// Evicted is what gave way to others since Open, by lane and class. Of a
+	// frame that was on its way by then the receiver may have had time to take it.
+	Evicted [Lanes][Classes]Loss
+	Rewrote int64 // bytes copied to free the room beside them, since Open
+}
+
+// Loss counts frames that were given up.
+type Loss struct {
+	Frames  int
+	Records uint64
+	Bytes   int64
 }
 
 // Open opens the spool in o.Dir, which it makes where it is missing, and finds
@@ -175,6 +212,7 @@ func Open(o Options) (*Spool, error) {
 		changed: make(chan struct{}), streams: map[streamKey]*stream{}, tenants: map[string]*tenant{}, positions: map[string][]byte{},
 		nudge: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
+	s.budget.ceiling = o.Budget
 	if err := s.recover(); err != nil {
 		for _, seg := range s.segments {
 			err = closing(seg.file, err)
@@ -206,6 +244,9 @@ func (s *Spool) Close() error {
 	for _, seg := range s.segments {
 		err = closing(seg.file, err)
 	}
+	for i := range s.slots {
+		err = s.slots[i].close(err)
+	}
 	s.segments, s.active = nil, nil
 	return closing(s.fs, closing(s.lock, err))
 }
@@ -218,27 +259,6 @@ func (s *Spool) Positions() map[string][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.positions) // the values are never changed, only replaced
-}
-
-// Room waits until there is room for an ordinary Append, or ctx ends.
-func (s *Spool) Room(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		if s.closed {
-			return ErrClosed
-		}
-		if s.used+s.o.SegmentBytes/2 <= s.o.Budget {
-			return nil
-		}
-		s.waiting++
-		s.wakeKeeper()
-		err := s.wait(ctx)
-		s.waiting--
-		if err != nil {
-			return fmt.Errorf("wait for room in the spool: %w", err)
-		}
-	}
 }
 
 // wait lets go of mu until something has changed.
@@ -266,6 +286,7 @@ func (s *Spool) Stats() Stats {
 	defer s.mu.Unlock()
 	st := s.stats
 	st.Budget, st.Files = s.o.Budget, len(s.segments)
+	st.Ceiling, st.Free, st.Low = s.budget.ceiling, s.budget.free, s.budget.low
 	for _, seg := range s.segments {
 		st.Disk += seg.size
 	}

@@ -11,8 +11,8 @@ import (
 func open(tb testing.TB, o Options) *Spool {
 	tb.Helper()
 	if o.TombstoneBody == nil {
-		o.TombstoneBody = func(k Key, lane uint8, _, first uint64, count uint32, reason string) []byte {
-			return fmt.Appendf(nil, "missing %s %d %d+%d %s", k.Org, lane, first, count, reason)
+		o.TombstoneBody = func(m Missing) []byte {
+			return fmt.Appendf(nil, "missing %s %d %d+%d %s", m.Org, m.Lane, m.First, m.Count, m.Reason)
 		}
 	}
 	s, err := Open(o)
