@@ -68,7 +68,7 @@ func (u *Uplink) connect(ctx context.Context, address string) ending {
 	s := &session{Uplink: u, platform: id.Platform, own: id.Org}
 	window, err := s.open(ctx, streamCtx, cancel, client)
 	if err != nil {
-		return ending{err: u.explain(&id, err)}
+		return ending{err: explain(&id, err)}
 	}
 	start := time.Now()
 	u.metrics.connects.Inc()
@@ -76,7 +76,7 @@ func (u *Uplink) connect(ctx context.Context, address string) ending {
 	u.log.Info("connected", "aggregator", address, "node_id", id.Node, "window_bytes", window)
 	defer u.update(func(st *Status) { st.Connected, st.ConnectedSince = false, time.Time{} })
 	err = s.run(ctx, cancel, client, renewAt)
-	return ending{err: u.explain(&id, err), steady: s.wasAcked() || time.Since(start) > steadyAfter}
+	return ending{err: explain(&id, err), steady: s.wasAcked() || time.Since(start) > steadyAfter}
 }
 
 func dial(address string, id *Identity) (*grpc.ClientConn, error) {
@@ -398,7 +398,7 @@ func causeOf(ctx context.Context, err error) error {
 }
 
 // explain adds what an operator can do.
-func (u *Uplink) explain(id *Identity, err error) error {
+func explain(id *Identity, err error) error {
 	code := status.Code(err)
 	switch {
 	case time.Now().After(id.NotAfter):

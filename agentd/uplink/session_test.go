@@ -408,13 +408,12 @@ func TestTheNodeReportsToWhoAsks(t *testing.T) {
 }
 
 func TestAnExpiredCertificateSaysWhatToDo(t *testing.T) {
-	u := &Uplink{}
 	id := Identity{NotAfter: time.Now().Add(-time.Hour)}
-	if err := u.explain(&id, errors.New("tls")); !strings.Contains(err.Error(), "join token") {
+	if err := explain(&id, errors.New("tls")); !strings.Contains(err.Error(), "join token") {
 		t.Fatal(err)
 	}
 	id.NotAfter = time.Now().Add(time.Hour)
-	if err := u.explain(&id, status.Error(codes.PermissionDenied, "revoked")); !strings.Contains(err.Error(), "join token") || status.Code(err) != codes.PermissionDenied {
+	if err := explain(&id, status.Error(codes.PermissionDenied, "revoked")); !strings.Contains(err.Error(), "join token") || status.Code(err) != codes.PermissionDenied {
 		t.Fatal(err)
 	}
 	if _, err := New(Config{}, newList(0), nil, nil); err == nil {
