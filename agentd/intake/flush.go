@@ -56,12 +56,18 @@ func (in *Intake) round(ctx context.Context) (again time.Duration, err error) {
 			again = max(wait, 1)
 		}
 	}
+	if at, some := in.holds.due(); some {
+		if wait := max(time.Until(at), 1); again == 0 || wait < again {
+			again = wait
+		}
+	}
 	return again, nil
 }
 
 // cut takes what is due, or all, out of the lanes. Records go before lines that
 // are cut later: of a position in both, the lines have the newer one.
 func (in *Intake) cut(all bool) {
+	in.releaseDue(all)
 	logs := all || in.logs.isDue(in.cfg.MaxDelay)
 	if logs || in.events.isDue(in.cfg.MaxDelay) {
 		in.events.cut()
@@ -71,15 +77,20 @@ func (in *Intake) cut(all bool) {
 	}
 }
 
+// gather is how long lines that come after a pause wait for those that were
+// written at the same time: a source hands over its streams one by one, and
+// every cut costs a flush of the disk.
+const gather = time.Millisecond
+
 // due says whether there is something to cut, and how long that should wait
-// for more: not at all where the last cut is so long ago, which is how a lone
-// line leaves at once.
+// for more: hardly at all where the last cut is so long ago, which is how a
+// lone line leaves at once.
 func (l *lane) due(delay time.Duration) (wait time.Duration, some bool) {
 	switch {
 	case l.flushing != nil || l.collecting.full:
 		return 0, true
 	case len(l.collecting.order) > 0:
-		return time.Until(l.last.Add(delay)), true
+		return max(time.Until(l.last.Add(delay)), time.Until(l.collecting.began.Add(gather))), true
 	case len(l.collecting.positions) > 0:
 		return time.Until(l.last.Add(positionsDelay)), true
 	}

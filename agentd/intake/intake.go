@@ -68,6 +68,8 @@ type Config struct {
 	// NoStructure leaves lines as they are: their level is looked for in their
 	// first words only.
 	NoStructure bool
+	// NoMultiline leaves the lines of a stack trace apart.
+	NoMultiline bool
 	// KeepANSI leaves terminal escape sequences in messages.
 	KeepANSI bool
 	// KeepRaw says when a line's exact bytes are kept, in its metadata.
@@ -93,6 +95,10 @@ type Intake struct {
 	arrived      chan struct{}           // has room for one: something is to be cut
 	parse        parser                  // under mu
 	warned       map[string]struct{}
+	holds        holds
+	spareHold    *hold
+	joins        joiner // of a batch that nothing is held before
+	chains       chains
 	// What a Redactor found in one record, and where it works.
 	hits                hits
 	onHit               func(rule string)
@@ -110,6 +116,7 @@ func New(cfg Config, queue Queue, log hclog.Logger, reg prometheus.Registerer) *
 	}
 	in := &Intake{
 		cfg: cfg, queue: queue, log: log, metrics: newMetrics(reg), failing: retry.Backoff{Min: 50 * time.Millisecond, Max: 5 * time.Second},
+		holds:  holds{by: map[holdKey]*hold{}, keys: map[string]*hold{}},
 		events: lane{collecting: newBatch()}, logs: lane{collecting: newBatch()},
 		changed: make(chan struct{}), arrived: make(chan struct{}, 1), warned: map[string]struct{}{}, latest: map[string][]byte{},
 	}
@@ -166,11 +173,18 @@ func (in *Intake) emit(ctx context.Context, prefix string, b *source.Batch) erro
 	if err != nil {
 		return err
 	}
-	if in.welcome(scope, b) {
-		in.take(to.collecting, scope, b)
-	}
-	for k, v := range b.Positions {
-		in.takePosition(to.collecting, prefix+k, v)
+	welcome := in.welcome(scope, b)
+	switch {
+	case welcome && len(b.Lines) > 0 && !in.cfg.NoMultiline:
+		in.takeJoined(prefix, scope, b)
+	default:
+		in.releaseHolders(prefix, b, nil)
+		if welcome {
+			in.take(to.collecting, scope, b, nil)
+		}
+		for k, v := range b.Positions {
+			in.takePosition(to.collecting, prefix+k, v)
+		}
 	}
 	if to == &in.events && in.overtake != nil && len(to.collecting.order) > 0 {
 		in.overtake(errOvertaken)
@@ -186,7 +200,7 @@ func (in *Intake) laneFor(prefix string, b *source.Batch) *lane {
 		return &in.logs
 	}
 	for k := range b.Positions {
-		if in.logs.waits(prefix + k) {
+		if in.logs.waits(prefix+k) || in.holds.keys[prefix+k] != nil {
 			return &in.logs
 		}
 	}
@@ -253,16 +267,22 @@ func (in *Intake) firstWarning(of string) bool {
 }
 
 func (in *Intake) takePosition(to *batch, key string, value []byte) {
+	if value, ok := in.checkedPosition(key, value); ok {
+		to.positions[key], in.latest[key] = value, value
+	}
+}
+
+// checkedPosition returns a copy of a position that can be kept; nil forgets.
+func (in *Intake) checkedPosition(key string, value []byte) (_ []byte, ok bool) {
 	if len(key) > maxKey || len(value) > maxPosition {
 		in.metrics.dropped.WithLabelValues("position_too_large").Inc()
 		in.log.Error("a source's position is too large to keep; after a restart it repeats what it read", "key", fmt.Sprintf("%.80s", key), "bytes", len(value))
-		return
+		return nil, false
 	}
 	if string(value) == "null" {
-		value = nil
+		return nil, true
 	}
-	value = slices.Clone(value)
-	to.positions[key], in.latest[key] = value, value
+	return slices.Clone(value), true
 }
 
 // notify wakes Run. Called under mu.

@@ -289,8 +289,8 @@ func TestCutTiming(t *testing.T) {
 		}
 		wait(time.Second)
 		emit(t, sink, batchOf("lone"))
-		synctest.Wait()
-		if q.count() != 1 || q.appends[0].at.Sub(begin) != time.Second {
+		wait(gather)
+		if q.count() != 1 || q.appends[0].at.Sub(begin) != time.Second+gather {
 			t.Fatalf("a lone line waited: %d appends", q.count())
 		}
 		for range 24 { // more arrive: one cut after MaxDelay takes them all

@@ -84,7 +84,7 @@ func (p *parser) cleanLine(l *source.Line, e *telemetry.LogEntry, done *marks) (
 	if strip && l.KeepRaw && clean && len(text) > maxRaw {
 		strip = false // there is no room beside the message for what it was
 	}
-	escapes := strip && hasEscape(text)
+	escapes := strip && (hasEscape(text) || bytes.Contains(text, []byte("\r\n"))) // those of lines that were joined
 	if !clean || escapes || len(text) > telemetry.MaxMessage {
 		var cut bool
 		if text, cut = p.cleanedPlain(text, telemetry.MaxMessage, escapes); cut {
@@ -159,6 +159,10 @@ func (p *parser) cleanedPlain(text []byte, most int, strip bool) (clean []byte, 
 				i += n
 				continue
 			}
+		}
+		if strip && text[i] == '\r' && i+1 < len(text) && text[i+1] == '\n' {
+			i++
+			continue
 		}
 		r, size := utf8.DecodeRune(text[i:])
 		part := text[i : i+size]

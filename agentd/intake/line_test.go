@@ -246,7 +246,7 @@ func BenchmarkIntake(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				in.take(in.logs.collecting, telemetry.Scope{}, batch)
+				in.take(in.logs.collecting, telemetry.Scope{}, batch, nil)
 				in.encode(in.logs.collecting)
 				in.logs.collecting.reset()
 			}

@@ -16,7 +16,7 @@ type metrics struct {
 	marked                     [numMarks]prometheus.Counter
 	dropped                    *prometheus.CounterVec
 	frames, frameBytes         prometheus.Counter
-	appendErrors               prometheus.Counter
+	appendErrors, held         prometheus.Counter
 	appendSeconds              prometheus.Histogram
 }
 
@@ -39,6 +39,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		dropped:      vector("dropped_total", "reason", "Records that were not taken, by reason."),
 		frames:       counter("frames_total", "Frames made durable."),
 		frameBytes:   counter("frame_bytes_total", "Bytes of their bodies, encoded."),
+		held:         counter("held_total", "Times that a sandbox's lines waited for the rest of a stack trace."),
 		appendErrors: counter("append_errors_total", "Attempts to make frames durable that failed."),
 		appendSeconds: f.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "agentd", Subsystem: "intake", Name: "append_seconds", Help: "Time to make frames durable.",
@@ -78,11 +79,12 @@ const (
 	markBadObject
 	markRedacted
 	markStripped
+	markJoined
 	markRawTooLarge
 	numMarks
 )
 
-var markNames = [numMarks]string{"truncated", "cleaned", "level_inferred", "structured", "bad_id", "without_time", "bad_value", "bad_object", "redacted", "stripped", "raw_too_large"}
+var markNames = [numMarks]string{"truncated", "cleaned", "level_inferred", "structured", "bad_id", "without_time", "bad_value", "bad_object", "redacted", "stripped", "joined", "raw_too_large"}
 
 func (m *metrics) count(marks *marks) {
 	for i, n := range marks {
