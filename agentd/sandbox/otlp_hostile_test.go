@@ -66,11 +66,11 @@ func TestTheLargestRequestFitsIntoAnEmptyQueue(t *testing.T) {
 	if r.status != http.StatusOK || !strings.Contains(r.body, "5 log records were refused") {
 		t.Fatalf("%d %q", r.status, r.body)
 	}
-	all := e.sink.await(t, "the records", func(all source.Batch) bool { return len(all.Entries) == otlp.MaxRecords })
+	e.sink.await(t, "the records", func(all source.Batch) bool { return len(all.Entries) == otlp.MaxRecords })
 	if err := e.stop(); err != nil {
 		t.Error(err)
 	}
-	all = e.sink.all()
+	all := e.sink.all()
 	if len(all.Gaps) != 1 || all.Gaps[0].Count != 5 || all.Gaps[0].Reason != telemetry.GapRefused {
 		t.Errorf("gaps %+v", all.Gaps)
 	}

@@ -93,7 +93,7 @@ func (c *collector) request(w http.ResponseWriter, r *http.Request, signal otlp.
 }
 
 // tokenHeader carries a token where the path cannot, which is so by gRPC.
-const tokenHeader = "X-Theazo-Token"
+const tokenHeader = "X-Theazo-Token" //nolint:gosec // a name
 
 func withToken(r *http.Request) *http.Request {
 	from, ok := r.Context().Value(senderKey{}).(sender)
