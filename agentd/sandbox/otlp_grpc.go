@@ -82,7 +82,7 @@ func (c *collector) grpc(signal otlp.Signal) http.HandlerFunc {
 		}
 		body := result.Response(otlp.Protobuf)
 		frame := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))) //nolint:gosec // a status message
-		_, _ = w.Write(append(frame, body...)) //nolint:gosec // no browser takes application/grpc for a page; a client that has gone needs nothing
+		_, _ = w.Write(append(frame, body...))                               //nolint:gosec // no browser takes application/grpc for a page; a client that has gone needs nothing
 		h.Set("Grpc-Status", strconv.Itoa(grpcOK))
 	}
 }
