@@ -2,7 +2,6 @@ package health
 
 import (
 	"context"
-	"net"
 	"os"
 	"strconv"
 	"time"
@@ -11,21 +10,26 @@ import (
 // Notify sends a state such as "READY=1" to systemd, where it runs us
 // (sd_notify(3)); elsewhere it does nothing.
 func Notify(ctx context.Context, state string) error {
-	address := os.Getenv("NOTIFY_SOCKET")
+	address := notifyAddress()
 	if address == "" {
 		return nil
 	}
-	if address[0] == '@' { // an abstract socket
-		address = "\x00" + address[1:]
-	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unixgram", address)
+	conn, err := dialNotify(ctx, address)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
 	_, err = conn.Write([]byte(state))
 	return err
+}
+
+// notifyAddress is where systemd listens; empty where it does not run us.
+func notifyAddress() string {
+	address := os.Getenv("NOTIFY_SOCKET")
+	if address != "" && address[0] == '@' { // an abstract socket
+		address = "\x00" + address[1:]
+	}
+	return address
 }
 
 // Watchdog tells systemd at half its interval that we are alive, as long as
