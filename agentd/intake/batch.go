@@ -66,6 +66,7 @@ type batch struct {
 	bytes     int
 	full      bool      // a frame's worth of some scope is here
 	began     time.Time // when its first record came
+	top       telemetry.Level
 	frames    []frame.Frame
 	encoded   bool // frames is made
 	spare     []*scoped
@@ -133,15 +134,17 @@ func (b *batch) reset() {
 	b.order = slices.Delete(b.order, 0, len(b.order))
 	clear(b.positions)
 	b.frames = slices.Delete(b.frames, 0, len(b.frames))
-	b.bytes, b.full, b.encoded, b.began = 0, false, false, time.Time{}
+	b.bytes, b.full, b.encoded, b.began, b.top = 0, false, false, time.Time{}, telemetry.Debug
 }
 
 // scoped is what a batch holds of one organisation and environment.
 type scoped struct {
 	telemetry.Scope
-	bytes int
-	logs  []*logFrame // all but the last are full
-	free  []*logFrame
+	bytes     int
+	logs      []*logFrame
+	open      [2]*logFrame // of sandboxes within their share, and above
+	overflown bool         // one was full and another begun
+	free      []*logFrame
 
 	records []*recordFrame // all but the last of each class are full
 }
@@ -151,6 +154,7 @@ type logFrame struct {
 	w     segment.Writer
 	class telemetry.Class
 	bytes int
+	since int    // lines since one that made it important
 	body  []byte // where it is encoded to; kept for the next
 }
 
@@ -162,11 +166,19 @@ type recordFrame struct {
 }
 
 func (s *scoped) full() bool {
-	return s.bytes >= frameBytes || len(s.logs) > 1 || len(s.logs) == 1 && s.logs[0].w.Lines() >= frameLines
+	if s.bytes >= frameBytes || s.overflown {
+		return true
+	}
+	for _, l := range s.open {
+		if l != nil && l.w.Lines() >= frameLines {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *scoped) reset() {
-	const keep = 2 // of a scope that had more, one batch was unusually large
+	const keep = 3 // of a scope that had more, one batch was unusually large
 	for _, l := range s.logs {
 		if len(s.free) < keep {
 			s.free = append(s.free, l)
@@ -174,15 +186,30 @@ func (s *scoped) reset() {
 	}
 	s.logs = slices.Delete(s.logs, 0, len(s.logs))
 	s.records = slices.Delete(s.records, 0, len(s.records))
-	s.bytes = 0
+	s.open, s.overflown, s.bytes = [2]*logFrame{}, false, 0
 }
 
-// frame returns the frame that takes a line of so many bytes.
-func (s *scoped) frame(bytes int) *logFrame {
-	if n := len(s.logs); n > 0 {
-		if l := s.logs[n-1]; l.w.Lines() < frameLines && (l.bytes+bytes <= frameBytes || l.w.Lines() == 0) {
+// splitLines is how many lines of one class a frame of bulk lines has before it
+// ends for a line of another.
+const splitLines = 256
+
+// frame returns the frame that takes a line of so many bytes. Lines of
+// sandboxes above their share go to frames of their own, so that those are
+// given up first; all lines of one sandbox in one cut go the same way, and so
+// in their order.
+func (s *scoped) frame(bulk bool, level telemetry.Level, bytes int) *logFrame {
+	kind, class := 0, telemetry.Normal
+	if bulk {
+		kind, class = 1, telemetry.Bulk
+	}
+	important := level >= telemetry.Warn
+	if l := s.open[kind]; l != nil {
+		fits := l.w.Lines() < frameLines && (l.bytes+bytes <= frameBytes || l.w.Lines() == 0)
+		if fits && (!bulk || !l.parts(important)) {
+			l.note(important)
 			return l
 		}
+		s.overflown = s.overflown || !fits
 	}
 	var l *logFrame
 	if n := len(s.free); n > 0 {
@@ -190,9 +217,29 @@ func (s *scoped) frame(bytes int) *logFrame {
 	} else {
 		l = &logFrame{}
 	}
-	l.class, l.bytes = telemetry.Normal, 0
+	l.class, l.bytes, l.since = class, 0, 0
+	l.note(important)
+	s.open[kind] = l
 	s.logs = append(s.logs, l)
 	return l
+}
+
+// parts reports whether a frame of bulk lines ends before the line: few warnings
+// must not keep a flood from being given up.
+func (l *logFrame) parts(important bool) bool {
+	return l.since >= splitLines && (l.class == telemetry.Important) != important
+}
+
+// note raises the frame's class for a warning, and counts the lines since.
+func (l *logFrame) note(important bool) {
+	switch {
+	case !important:
+		l.since++
+	case l.class == telemetry.Important:
+		l.since = 0
+	default:
+		l.class, l.since = telemetry.Important, 0
+	}
 }
 
 // recordsOf returns the frame that takes a record of so many bytes.

@@ -51,15 +51,16 @@ func (in *Intake) round(ctx context.Context) (again time.Duration, err error) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for _, l := range []*lane{&in.events, &in.logs} {
-		if wait, some := l.due(in.cfg.MaxDelay); some && (again == 0 || wait < again) {
+	sooner := func(wait time.Duration, some bool) {
+		if some && (again == 0 || wait < again) {
 			again = max(wait, 1)
 		}
 	}
-	if at, some := in.holds.due(); some {
-		if wait := max(time.Until(at), 1); again == 0 || wait < again {
-			again = wait
-		}
+	sooner(in.events.due(in.cfg.MaxDelay))
+	sooner(in.logs.due(in.delay()))
+	for _, due := range []func() (time.Time, bool){in.holds.due, in.fair.sampledDue} {
+		at, some := due()
+		sooner(time.Until(at), some)
 	}
 	return again, nil
 }
@@ -68,12 +69,14 @@ func (in *Intake) round(ctx context.Context) (again time.Duration, err error) {
 // are cut later: of a position in both, the lines have the newer one.
 func (in *Intake) cut(all bool) {
 	in.releaseDue(all)
-	logs := all || in.logs.isDue(in.cfg.MaxDelay)
+	in.tellDue(all)
+	logs := all || in.logs.isDue(in.delay())
 	if logs || in.events.isDue(in.cfg.MaxDelay) {
 		in.events.cut()
 	}
 	if logs {
 		in.logs.cut()
+		in.cuts++
 	}
 }
 

@@ -74,6 +74,12 @@ type Config struct {
 	KeepANSI bool
 	// KeepRaw says when a line's exact bytes are kept, in its metadata.
 	KeepRaw KeepRaw
+	// Pressure says how hard the node is pressed, from 0 to 1: by the fill of the
+	// buffer and by the host. From 0.5 on cuts of debug lines wait longer, from
+	// 0.75 on those of info lines; above 0.9 one in ten debug and info lines of
+	// sandboxes above their fair share is kept. nil: never pressed. It is called
+	// under a lock and must return at once.
+	Pressure func() float64
 	// Redactor takes out secrets before anything is kept; nil: nothing does.
 	Redactor Redactor
 }
@@ -99,6 +105,10 @@ type Intake struct {
 	spareHold    *hold
 	joins        joiner // of a batch that nothing is held before
 	chains       chains
+	fair         fairness
+	cuts         uint64 // of the lines' lane
+	pressure     float64
+	asked        time.Time // when Pressure was
 	// What a Redactor found in one record, and where it works.
 	hits                hits
 	onHit               func(rule string)
@@ -117,6 +127,7 @@ func New(cfg Config, queue Queue, log hclog.Logger, reg prometheus.Registerer) *
 	in := &Intake{
 		cfg: cfg, queue: queue, log: log, metrics: newMetrics(reg), failing: retry.Backoff{Min: 50 * time.Millisecond, Max: 5 * time.Second},
 		holds:  holds{by: map[holdKey]*hold{}, keys: map[string]*hold{}},
+		fair:   newFairness(),
 		events: lane{collecting: newBatch()}, logs: lane{collecting: newBatch()},
 		changed: make(chan struct{}), arrived: make(chan struct{}, 1), warned: map[string]struct{}{}, latest: map[string][]byte{},
 	}

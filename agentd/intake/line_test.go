@@ -8,8 +8,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/hashicorp/go-hclog"
-
 	"github.com/theazo/observability/agentd/source"
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -204,53 +202,4 @@ func checkAgainstJSON(t *testing.T, text, message []byte, e *telemetry.LogEntry)
 		}
 	}
 	t.Fatalf("%q: message %q is none of its texts (%v)", text, message, e)
-}
-
-var benchLines = map[string]string{
-	"plain":  "2026-11-22 07:00:00,123 worker-3 fetched https://api.example.com/v1/items?page=12 in 184 ms, 25 items, retry 0, cache miss, region eu-west-1",
-	"prose":  "the agent has finished reading the file and will now write the answer for the user",
-	"python": "2026-11-22 07:00:00,123 - app.module - WARNING - slow answer of 1,204 ms from the model, going on with the next step of the plan",
-	"logfmt": `time=2026-11-22T07:00:00Z level=info msg="step done" step=12 tokens=1834 cost=0.0031 model=small`,
-	"json":   `{"level":"info","time":1763794800,"msg":"step done","step":12,"tokens":1834,"trace_id":"0af7651916cd43dd8448eb211c80319c","model":"small"}`,
-}
-
-// BenchmarkLine finds out what a line says.
-func BenchmarkLine(b *testing.B) {
-	for name, text := range benchLines {
-		b.Run(name, func(b *testing.B) {
-			var p parser
-			var done marks
-			e := telemetry.LogEntry{Origin: target.Origin}
-			l := line(text)
-			b.ReportAllocs()
-			b.SetBytes(int64(len(text)))
-			for b.Loop() {
-				p.line(&l, &e, &done)
-			}
-		})
-	}
-}
-
-// BenchmarkIntake is the whole way of a batch of 1,000 lines: parsed, copied
-// into columns, and encoded (zstd) as a frame.
-func BenchmarkIntake(b *testing.B) {
-	for name, text := range benchLines {
-		b.Run(name, func(b *testing.B) {
-			in := New(Config{}, nil, hclog.NewNullLogger(), nil)
-			batch := &source.Batch{Target: target}
-			const lines = 1000
-			for i := range lines {
-				l := line(text)
-				l.Timestamp = noon.Add(time.Duration(i) * time.Millisecond)
-				batch.Lines = append(batch.Lines, l)
-			}
-			b.ReportAllocs()
-			for b.Loop() {
-				in.take(in.logs.collecting, telemetry.Scope{}, batch, nil)
-				in.encode(in.logs.collecting)
-				in.logs.collecting.reset()
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/lines, "ns/line")
-		})
-	}
 }

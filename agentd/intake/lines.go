@@ -15,51 +15,76 @@ func (in *Intake) take(to *batch, scope telemetry.Scope, b *source.Batch, joins 
 	before := s.bytes
 	var done marks
 	origin := in.checkOrigin(b.Origin, len(b.Lines)+len(b.Entries)+len(b.Events)+len(b.Spans)+len(b.ModelCalls)+len(b.Metrics) > 0, &done)
-	in.takeLines(s, origin, b.Lines, joins, &done)
-	in.takeEntries(s, origin, b, &done)
-	in.takeRecords(s, origin, &b.Records, &done)
+	if len(b.Lines)+len(b.Entries) > 0 {
+		in.takeLines(to, s, origin, b, joins, &done)
+	}
+	if b.Len() > 0 {
+		in.takeRecords(s, origin, &b.Records, &done)
+		to.top = telemetry.Error // they do not wait
+	}
 	in.metrics.count(&done)
 	to.account(s, before)
 }
 
-func (in *Intake) takeLines(s *scoped, origin telemetry.Origin, lines []source.Line, joins []join, done *marks) {
-	if len(lines) == 0 {
-		return
+// taking is the state of one batch while its lines are taken.
+type taking struct {
+	scope  *scoped
+	share  *share
+	sample bool // one in sampleOne of its debug and info lines is kept
+	top    telemetry.Level
+	last   *logFrame
+}
+
+func (in *Intake) takeLines(to *batch, s *scoped, origin telemetry.Origin, b *source.Batch, joins []join, done *marks) {
+	read := 0
+	for i := range b.Lines {
+		read += len(b.Lines[i].Text)
 	}
-	var l *logFrame
+	for i := range b.Entries {
+		read += len(b.Entries[i].Message) + len(b.Entries[i].Metadata)
+	}
+	t := taking{scope: s, share: in.fair.of(s.Scope, &origin, read, in.cuts), top: to.top}
+	t.sample = t.share.bulk && in.pressureNow() > sampleFrom
 	e := telemetry.LogEntry{Origin: origin}
-	overhead, read := originBytes(&origin), 0
-	in.chains.set(len(lines), joins)
-	for i := range lines {
-		line := &lines[i]
-		read += len(line.Text)
+	in.chains.set(len(b.Lines), joins)
+	for i := range b.Lines {
+		line := &b.Lines[i]
 		if len(joins) > 0 {
 			switch in.chains.at(i) {
 			case joined:
 				continue
 			case heads:
-				line = in.chains.line(lines, i)
+				line = in.chains.line(b.Lines, i)
 				done[markJoined]++
 			}
 		}
 		e.Stream = line.Stream
-		message := in.read(line, &e, done)
-		size := len(message) + len(e.Metadata) + lineBytes
-		next := s.frame(size + overhead)
-		if next != l {
-			l = next
-			l.bytes += overhead
-		}
-		l.bytes += size
-		s.bytes += size
-		if e.Level >= telemetry.Warn {
-			l.class = telemetry.Important
-		}
-		l.w.AppendBytes(&e, message)
+		in.put(&t, &e, in.read(line, &e, done), done)
 	}
-	s.bytes += overhead
-	in.metrics.lines.Add(float64(len(lines)))
+	in.takeEntries(&t, origin, b, done)
+	to.top = t.top
+	in.metrics.lines.Add(float64(len(b.Lines) + len(b.Entries)))
 	in.metrics.bytes.Add(float64(read))
+	in.tellSampled(t.share, false)
+}
+
+// put adds an entry to the frame that takes it.
+func (in *Intake) put(t *taking, e *telemetry.LogEntry, message []byte, done *marks) {
+	size := len(message) + len(e.Metadata) + lineBytes
+	if t.sample && in.sample(t.share, e, size) {
+		done[markSampled]++
+		return
+	}
+	overhead := originBytes(&e.Origin)
+	l := t.scope.frame(t.share.bulk, e.Level, size+overhead)
+	if l != t.last { // a frame has each origin once
+		t.last = l
+		size += overhead
+	}
+	l.bytes += size
+	t.scope.bytes += size
+	t.top = max(t.top, e.Level)
+	l.w.AppendBytes(e, message)
 }
 
 // read finds out what a line says, without what must not leave.

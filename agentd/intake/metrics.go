@@ -80,11 +80,12 @@ const (
 	markRedacted
 	markStripped
 	markJoined
+	markSampled
 	markRawTooLarge
 	numMarks
 )
 
-var markNames = [numMarks]string{"truncated", "cleaned", "level_inferred", "structured", "bad_id", "without_time", "bad_value", "bad_object", "redacted", "stripped", "joined", "raw_too_large"}
+var markNames = [numMarks]string{"truncated", "cleaned", "level_inferred", "structured", "bad_id", "without_time", "bad_value", "bad_object", "redacted", "stripped", "joined", "sampled", "raw_too_large"}
 
 func (m *metrics) count(marks *marks) {
 	for i, n := range marks {

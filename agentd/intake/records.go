@@ -304,7 +304,7 @@ func (in *Intake) takeGap(s *scoped, origin telemetry.Origin, g telemetry.Gap, d
 }
 
 // takeEntries adds log entries that came with their structure.
-func (in *Intake) takeEntries(s *scoped, origin telemetry.Origin, b *source.Batch, done *marks) {
+func (in *Intake) takeEntries(t *taking, origin telemetry.Origin, b *source.Batch, done *marks) {
 	for i := range b.Entries {
 		e := b.Entries[i]
 		from, stream := min(e.Source, telemetry.SourceModel), e.Stream
@@ -321,27 +321,12 @@ func (in *Intake) takeEntries(s *scoped, origin telemetry.Origin, b *source.Batc
 			e.Span = ""
 			done[markBadID]++
 		}
-		in.metrics.lines.Inc()
-		in.metrics.bytes.Add(float64(len(e.Message) + len(e.Metadata)))
 		whole := len(e.Message)
 		e.Message = in.text(e.Message, telemetry.MaxMessage, done)
 		e.Truncated = e.Truncated || whole > telemetry.MaxMessage
 		e.Metadata = in.flagged(in.object(e.Metadata, telemetry.MaxMetadata, done), telemetry.MaxMetadata, done)
-		in.put(s, &e, []byte(e.Message))
+		in.put(t, &e, []byte(e.Message), done)
 	}
-}
-
-// put adds an entry to the frame that takes it.
-func (in *Intake) put(s *scoped, e *telemetry.LogEntry, message []byte) {
-	size := len(message) + len(e.Metadata) + lineBytes
-	overhead := originBytes(&e.Origin)
-	l := s.frame(size + overhead)
-	l.bytes += size + overhead
-	s.bytes += size + overhead
-	if e.Level >= telemetry.Warn {
-		l.class = telemetry.Important
-	}
-	l.w.AppendBytes(e, message)
 }
 
 // lineBytes is what a line takes beside its texts, so that empty lines count too.
