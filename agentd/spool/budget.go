@@ -19,7 +19,7 @@ type budget struct {
 	low     bool      // free is below the floor: ceiling stays what was used by then
 	asked   time.Time // when the file system was asked for its space
 	since   int64     // bytes taken since then
-	full    time.Time // since when log frames have found no room; zero: they do
+	full    time.Time // since when log frames have found no room that an acknowledgement gave; zero: they do
 }
 
 const (
@@ -72,7 +72,9 @@ func (s *Spool) measure() {
 		b.ceiling = min(s.o.Budget, b.used+max(free-floor, 0))
 		// A little is always taken, so that events are told whatever the disk's state.
 		b.ceiling = max(b.ceiling, min(s.o.Budget, 3*s.o.SegmentBytes))
-		b.low = low
+		if b.low = low; s.wanted() <= 0 {
+			b.full = time.Time{}
+		}
 	}
 }
 
@@ -130,7 +132,6 @@ func (s *Spool) Room(ctx context.Context) error {
 			return ErrClosed
 		}
 		if s.wanted() <= 0 {
-			s.budget.full = time.Time{}
 			return nil
 		}
 		if s.budget.full.IsZero() {

@@ -3,12 +3,12 @@
 // lane, class and how many records a frame counts.
 //
 //	Append(drafts, positions) ──▶ one unit, one write, one fsync ──▶ Next ──▶ sent ──▶ Ack
-//	                                       │                          ▲        │
-//	                                       ▼                          └────────┘
-//	                               segment file ───────────────▶ Reset, Rewind: unsent again
-//	                                       │ every frame acknowledged
-//	                                       ▼
-//	                        cursor saved (fsync) ──▶ file unlinked
+//	        │ no room                      │                          ▲        │
+//	        ▼                              ▼                          └────────┘
+//	others give way ──────▶ tombstone  segment file ─────────────▶ Reset, Rewind: unsent again
+//	                                       │ every frame acknowledged or gone        │ most of them
+//	                                       ▼                                         ▼
+//	                        cursor saved (fsync) ──▶ file unlinked, or replaced by a copy of the rest
 //
 // # Promises
 //
@@ -25,24 +25,54 @@
 //     with the exact number of missing records, the same one at every Open until
 //     it is acknowledged. No damaged byte is ever offered: every body is checked
 //     again when it is read.
-//   - A file is unlinked only after a cursor that acknowledges all of it, and
-//     that holds every position, is durable.
+//   - A file is unlinked or replaced only after a cursor is durable that knows
+//     all that goes with it: acknowledgements, tombstones, positions.
 //   - After a failed write or fsync a file is never written again: it is cut at
 //     its last good offset and the same bytes go to a new file.
-//   - Files never take more than Options.Budget (the cursor aside); each frame
-//     counts for at least 1 KiB of it, which bounds the index in memory.
+//   - Files never take more than Options.Budget (the cursor aside, and a budget
+//     that was larger before), copies in the making included; each frame counts for
+//     at least 1 KiB of it, which bounds the index in memory.
+//   - A frame that gave way leaves a tombstone with its sequences; neighbours
+//     become one. It is durable before its room is used again.
+//   - A disk without space costs nothing but time: Append says ErrFull, and
+//     acknowledgements still free files.
+//
+// # Who gives way
+//
+// When there is no room, files of which half is dead (acknowledged) are copied
+// without it first; so an organisation that is throttled pins no more than its
+// own frames. Then frames give way:
+//
+//	bulk logs ▶ normal logs ▶ important logs ▶ metrics ▶ lifecycle events (never within their reserve, 5 %)
+//
+// In this order, of each the oldest first, those that are on their way last. A
+// log frame that arrives takes part, as the youngest: where all that is here is
+// worth more, it is appended as a tombstone. But no organisation that has less
+// than its share (the budget by the number of organisations that have frames)
+// loses anything while another has more than its own.
+//
+// Who must wait instead: log frames while one organisation's frames are the
+// only ones, up to Options.EvictAfter since room was last missed and nothing was
+// acknowledged: their source keeps them meanwhile, so reading may pause. Beside
+// other organisations nobody waits, because one's pause would be all others'.
+// Frames of the events lane, appended by themselves, never wait.
+//
+// Below Options.Floor of free space the budget is what was used by then, and
+// grows again with the space.
 //
 // Not promised: positions in a damaged trailer fall back to the last good ones
-// (their source repeats lines, it loses none), and a damaged cursor (it holds
-// two copies) means that acknowledged frames of files still there are offered
-// again, which receivers recognise by epoch and sequence.
+// (their source repeats lines, it loses none); a damaged cursor (two slots, two
+// copies in each) means that acknowledged frames of files still there are offered
+// again, which receivers recognise by epoch and sequence, that what gave way is
+// told as damaged, and positions of files that are gone are lost (repeats). A
+// frame that gave way while on its way may have been taken: the receiver knows.
 //
 // # Files
 //
 // All numbers are little endian. One directory, mode 0700, files 0600:
 //
 //	00000000000000000042-9f86d081884c7d65.seg   first append in it, epoch
-//	cursor                                      what is acknowledged, positions
+//	cursor.0, cursor.1                          what is acknowledged, what is gone, positions; in turn
 //	lock                                        flock of the one process that writes
 //
 // Both lanes share the files: an Append that touches both is then one unit
@@ -58,7 +88,8 @@
 //
 // kind is a frame, or the trailer that ends each append and holds its positions
 // and the places of its frames; flags mark the first and the last block of an
-// append, the test environment and tombstones. headCRC covers
+// append, the test environment, tombstones, and blocks that were moved here from
+// another file, which have no trailer any more. headCRC covers
 // the head and org, bodyCRC the body and the padding (CRC32C), and both start
 // from a seed made of the file's name, so that a stale block of another file is
 // never taken for one of this. previous is the headCRC of the block before.
@@ -68,6 +99,7 @@
 // Which append was accepted, at Open:
 //
 //	                     next file's name, cursor's cuts
+//	moved from another file                         ──▶ accepted: of two alike one counts
 //	append ≥ first of the next file, or after a cut ──▶ void: its write failed and was made good elsewhere
 //	append ≤ cursor, or followed by another append  ──▶ accepted: what is missing of it is damage, and counted
 //	the very last one: all blocks whole and chained ──▶ accepted

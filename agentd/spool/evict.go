@@ -217,14 +217,15 @@ func (ev *eviction) giveUp(h *hoard, at int) {
 	if at/steps == rankLifecycle {
 		ev.lifecycle -= e.charge()
 	}
+	was := trace{since: microsOf(e.seg.begun)}
 	if e.flags&flagTombstone == 0 { // what it stands for was counted when it was appended
-		ev.note(st.lane, e.class, e.count, int64(e.size))
+		was.bytes = int64(e.size)
+		ev.note(st.lane, e.class, e.count, was.bytes)
 	}
-	until := e.seg.ended
-	if until.IsZero() {
-		until = ev.now
+	if was.until = microsOf(e.seg.ended); was.until == 0 {
+		was.until = ev.now.UnixMicro()
 	}
-	st.lose(i, evicted, trace{bytes: int64(e.size), since: microsOf(e.seg.begun), until: microsOf(until)})
+	st.lose(i, evicted, was)
 	ev.touched[st] = struct{}{}
 }
 
