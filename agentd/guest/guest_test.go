@@ -200,3 +200,30 @@ func TestAllThreadsStepBack(t *testing.T) {
 		}
 	}
 }
+
+func TestTheDoctorNamesWhatIsShort(t *testing.T) {
+	f := newFakeHost(t)
+	f.write("proc/self/cgroup", "0::/x\n")
+	for limit, want := range map[string]string{"max": "ok", "200000000": "ok", "100000000": "note", "20000000": "warn"} {
+		f.write("cgroup/x/memory.max", limit+"\n")
+		if got := memoryFinding(Config{}, f.host()); string(got.Level) != want || got.Detail == "" || (want != "ok") != (got.Mend != "") {
+			t.Errorf("limit %s: %+v", limit, got)
+		}
+	}
+	f.write("cgroup/x/memory.max", "max\n")
+	if got := memoryFinding(Config{Memory: 1 << 20}, f.host()); got.Level != "warn" {
+		t.Errorf("%+v", got)
+	}
+	if got := pressureFinding(Config{}, f.host()); got.Level != "note" || got.Mend == "" {
+		t.Errorf("without PSI: %+v", got)
+	}
+	for cpu, want := range map[string]string{"10.00": "ok", "90.00": "note"} {
+		f.write("proc/pressure/cpu", psi(cpu, "0.00"))
+		if got := doctor(Config{}, f.host())[1]; string(got.Level) != want {
+			t.Errorf("cpu %s: %+v", cpu, got)
+		}
+	}
+	if got := pressureFinding(Config{IgnorePressure: true}, f.host()); got.Level != "note" {
+		t.Errorf("%+v", got)
+	}
+}

@@ -28,6 +28,7 @@ const usage = `agentd collects what AI agents do on this host and sends it to th
   agentd exec -- CMD ARG…    run one process, collect its output, end with its exit code
   agentd enroll              trade a join token for this node's certificate, then stop
   agentd status              how the agentd that runs here is doing (-json, -metrics)
+  agentd doctor              look at everything between the containers here and the aggregator; what is wrong, and how to mend it (-o json)
   agentd redact              copy stdin to stdout with secrets taken out, as they would be before anything is stored (-rules)
   agentd check-config        read the configuration, say what is wrong with it or what it is
   agentd version
@@ -47,7 +48,7 @@ func main() { agentdProgram().Main() }
 
 func agentdProgram() *program.Program {
 	commands := map[string]func(*cli, context.Context) error{
-		"run": (*cli).collect, "exec": (*cli).exec, "enroll": (*cli).enroll, "status": (*cli).status, "check-config": (*cli).checkConfig,
+		"run": (*cli).collect, "exec": (*cli).exec, "enroll": (*cli).enroll, "status": (*cli).status, "doctor": (*cli).doctor, "check-config": (*cli).checkConfig,
 		"redact": (*cli).redact,
 	}
 	p := &program.Program{Name: "agentd", Version: version, Usage: usage, Commands: map[string]func(context.Context, *program.Call) error{}}
