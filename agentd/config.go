@@ -46,6 +46,14 @@ type Config struct {
 
 	Files []string `yaml:"files" help:"Docker json-file logs to read without an engine: file name patterns"`
 
+	Sandbox struct {
+		Enabled bool        `yaml:"enabled" help:"the node's local endpoint: sandboxes report logs, model calls and spans there (THEAZO_ENDPOINT, OpenTelemetry), and agentd-exec its output"`
+		Listen  []string    `yaml:"listen" help:"where it listens: ADDRESS:PORT or INTERFACE:PORT; the unix socket sandbox/agentd.sock in the state directory is always there"`
+		Records int         `yaml:"records_per_second" help:"most records of one sandbox, on average over 10 seconds"`
+		Bytes   config.Size `yaml:"bytes_per_second" help:"most bytes of one sandbox, on average over 10 seconds"`
+		Content bool        `yaml:"message_content" help:"keep what people and models said in OpenTelemetry's model messages; otherwise it is dropped here"`
+	} `yaml:"sandbox"`
+
 	Buffer struct {
 		Budget  config.Size `yaml:"budget" help:"most disk space that unsent records may take"`
 		Segment config.Size `yaml:"segment" help:"size of one file of the buffer"`
@@ -75,6 +83,10 @@ func Default() Config {
 	c.Defaults.Environment = telemetry.Live.String()
 	c.Docker.Enabled = true
 	c.Docker.From = "beginning"
+	c.Sandbox.Enabled = true
+	c.Sandbox.Listen = []string{"127.0.0.1:7070", "docker0:7070"}
+	c.Sandbox.Records = 1000
+	c.Sandbox.Bytes = 1 << 20
 	c.Buffer.Budget = 1 << 30
 	c.Buffer.Segment = 8 << 20
 	c.Docker.StatsInterval = 15 * time.Second
@@ -128,6 +140,15 @@ func (c *Config) Validate() error {
 	engine := c.dockerConfig()
 	if err := engine.Validate(); err != nil {
 		bad("docker: %w", err)
+	}
+	if c.Sandbox.Enabled {
+		endpoint := c.sandboxConfig()
+		if err := endpoint.Validate(); err != nil {
+			bad("sandbox: %w", err)
+		}
+		if c.Sandbox.Records < 1 || c.Sandbox.Bytes < 1<<10 {
+			bad("sandbox: records_per_second is at least 1 and bytes_per_second at least 1KiB")
+		}
 	}
 	if c.Buffer.Segment < 1<<20 || c.Buffer.Segment > 256<<20 {
 		bad("buffer.segment: %s is outside 1MiB to 256MiB", c.Buffer.Segment)

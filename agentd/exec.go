@@ -2,9 +2,11 @@ package agentd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -30,8 +32,14 @@ type Command struct {
 	// Environ names the agent: THEAZO_AGENT_ID, _SESSION_ID, _USER_ID,
 	// _ORG_ID and _ENVIRONMENT, as the sandbox client knows them.
 	Environ func(string) string
-	Log     hclog.Logger
+	// Endpoint is the THEAZO_ENDPOINT that the child is given; empty: none.
+	Endpoint string
+	// Reap waits for processes that lost their parents and became ours, as the
+	// first process of a container has to: it makes this process their reaper.
+	Reap bool
+	Log  hclog.Logger
 
+	whose    *source.Target
 	exitCode int
 	done     chan struct{}
 }
@@ -54,14 +62,18 @@ func (c *Command) ExitCode() int { return c.exitCode }
 // Run starts the child, forwards our signals to it and collects until it has
 // ended. A child's output cannot be read again, so ctx does not cut it short:
 // when ctx ends the child is asked to end (SIGTERM) and is still read out.
-func (c *Command) Run(ctx context.Context, _ source.Positions, to source.Sink) error {
+func (c *Command) Run(ctx context.Context, resume source.Positions, to source.Sink) error {
 	defer close(c.done)
-	target, err := c.target()
+	target, err := c.Target()
 	if err != nil {
 		return err
 	}
+	if err := c.uncleanStop(ctx, resume, to); err != nil {
+		return err
+	}
 	cmd := exec.Command(c.Args[0], c.Args[1:]...) //nolint:gosec,noctx // the operator's own command; it outlives ctx by design
-	cmd.Stdin, cmd.Env = os.Stdin, childEnvironment(os.Environ())
+	cmd.Stdin, cmd.Env = os.Stdin, c.childEnvironment(os.Environ(), &target)
+	cmd.SysProcAttr = ownGroup()
 	outputs, err := c.outputs(cmd)
 	if err != nil {
 		return fmt.Errorf("pipe for %s: %w", c.Args[0], err)
@@ -79,6 +91,10 @@ func (c *Command) Run(ctx context.Context, _ source.Positions, to source.Sink) e
 	keep := context.WithoutCancel(ctx)
 	c.event(keep, to, target, telemetry.Event{Type: telemetry.SandboxStarted})
 	stopForwarding := c.forwardSignals(ctx, cmd.Process)
+	stopReaping := func() {}
+	if c.Reap {
+		stopReaping = c.reap(cmd.Process.Pid)
+	}
 
 	var wg sync.WaitGroup
 	for _, o := range outputs {
@@ -86,22 +102,82 @@ func (c *Command) Run(ctx context.Context, _ source.Positions, to source.Sink) e
 	}
 	err = cmd.Wait()
 	stopForwarding()
+	takeTerminal()
 	for _, o := range outputs {
 		_ = o.from.SetReadDeadline(time.Now().Add(heldOutput)) // collect drains what is there by then
 	}
 	wg.Wait()
+	stopReaping()
 	c.ended(keep, to, target, cmd.ProcessState, err)
 	return nil
+}
+
+// runKey is the position that is there while a child runs: what a child wrote
+// cannot be read again.
+const runKey = "run"
+
+// running is its value: whose the child's output is, and when the newest of it
+// was taken.
+type running struct {
+	Target source.Target `json:"target"`
+	At     time.Time     `json:"at"`
+}
+
+// emit hands a batch on with the note that the child runs.
+func (c *Command) emit(ctx context.Context, to source.Sink, b *source.Batch) error {
+	if b.Positions == nil {
+		note, err := json.Marshal(running{b.Target, time.Now().UTC()})
+		if err != nil {
+			return fmt.Errorf("exec: %w", err)
+		}
+		b.Positions = source.Positions{runKey: note}
+	}
+	return to.Emit(ctx, b)
+}
+
+// uncleanStop tells that an earlier process was killed while its child ran.
+func (c *Command) uncleanStop(ctx context.Context, resume source.Positions, to source.Sink) error {
+	var was running
+	note, ok := resume[runKey]
+	if !ok {
+		return nil
+	}
+	if err := json.Unmarshal(note, &was); err != nil {
+		c.Log.Warn("what an earlier run left cannot be read", "error", err)
+	}
+	b := &source.Batch{Target: was.Target, Positions: source.Positions{runKey: json.RawMessage("null")}}
+	b.Gaps = []telemetry.Gap{{
+		Reason: telemetry.GapUncleanStop, Count: telemetry.GapUnknownCount, Since: was.At, Until: time.Now().UTC(),
+		Agent: was.Target.Origin.Agent, Session: was.Target.Origin.Session, Sandbox: was.Target.Origin.Sandbox,
+		Detail: "agentd exec was killed while its command ran; what the command wrote last may be missing, and how it ended is not known.",
+	}}
+	return to.Emit(ctx, b)
 }
 
 // joinTokenVariable is where a join token is that came by the environment
 // (package config).
 const joinTokenVariable = "AGENTD_AGGREGATOR_JOIN_TOKEN"
 
-// childEnvironment leaves out the join token: with it, whatever the child runs
-// could enrol nodes of its own for as long as the token lasts.
-func childEnvironment(ours []string) []string {
-	return slices.DeleteFunc(ours, func(variable string) bool { return strings.HasPrefix(variable, joinTokenVariable+"=") })
+// childEnvironment says to the child who it is and where it reports. It leaves
+// out the join token: with it, whatever the child runs could enrol nodes of its
+// own for as long as the token lasts.
+func (c *Command) childEnvironment(ours []string, t *source.Target) []string {
+	set := map[string]string{"THEAZO_AGENT_ID": string(t.Origin.Agent)}
+	if t.Origin.Session != "" {
+		set["THEAZO_SESSION_ID"] = string(t.Origin.Session)
+	}
+	if c.Endpoint != "" {
+		set["THEAZO_ENDPOINT"] = c.Endpoint
+	}
+	env := slices.DeleteFunc(ours, func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		_, replaced := set[name]
+		return replaced || name == joinTokenVariable
+	})
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		env = append(env, name+"="+set[name])
+	}
+	return env
 }
 
 // startFailure is the code that shells use where a command cannot start.
@@ -112,7 +188,11 @@ func startFailure(err error) int {
 	return 126
 }
 
-func (c *Command) target() (source.Target, error) {
+// Target says whom the child's output is for and about.
+func (c *Command) Target() (source.Target, error) {
+	if c.whose != nil {
+		return *c.whose, nil
+	}
 	t := source.Target{Org: telemetry.OrgID(c.Environ("THEAZO_ORG_ID")), Origin: telemetry.Origin{
 		Agent: telemetry.AgentID(c.Environ("THEAZO_AGENT_ID")), Session: telemetry.SessionID(c.Environ("THEAZO_SESSION_ID")),
 		User: telemetry.UserID(c.Environ("THEAZO_USER_ID")),
@@ -139,11 +219,13 @@ func (c *Command) target() (source.Target, error) {
 			return t, fmt.Errorf("THEAZO_ENVIRONMENT: %w", err)
 		}
 	}
+	c.whose = &t
 	return t, nil
 }
 
-// forwardSignals passes on what is meant for the child, until the returned
-// function is called. We are asked to end by ctx or a signal: the child gets
+// forwardSignals passes on what is meant for the child to its whole process
+// group, as a terminal would, until the returned function is called: a shell
+// that is the child keeps signals from what it runs. We are asked to end by ctx or a signal: the child gets
 // SIGTERM; when we are asked again it is killed, or it would outlive us.
 // timeout(1) sends its signal twice in a row, so a second counts as one only
 // after a moment.
@@ -160,15 +242,15 @@ func (c *Command) forwardSignals(ctx context.Context, p *os.Process) (stop func(
 			case s := <-signals:
 				switch {
 				case s != syscall.SIGINT && s != syscall.SIGTERM:
-					_ = p.Signal(s) // it may just have ended
+					signalGroup(p, s)
 				case first.IsZero():
 					first = time.Now()
 				case time.Since(first) > time.Second:
 					c.Log.Warn("asked to end a second time: killing the child", "pid", p.Pid)
-					_ = p.Kill()
+					signalGroup(p, syscall.SIGKILL)
 				}
 			case <-asked:
-				_ = p.Signal(syscall.SIGTERM)
+				signalGroup(p, syscall.SIGTERM)
 				asked = nil
 			case <-end:
 				return
@@ -201,10 +283,15 @@ func (c *Command) ended(ctx context.Context, to source.Sink, t source.Target, st
 }
 
 func (c *Command) event(ctx context.Context, to source.Sink, t source.Target, e telemetry.Event) {
+	b := &source.Batch{}
+	if e.Type == telemetry.SandboxExited {
+		b.Positions = source.Positions{runKey: json.RawMessage("null")}
+	}
 	e.Timestamp = time.Now().UTC()
 	e.Attributes = map[string]string{"command": cut(c.Args[0], 256)}
 	t.Origin.Source = telemetry.SourceProvider
-	if err := to.Emit(ctx, &source.Batch{Target: t, Records: telemetry.Records{Events: []telemetry.Event{e}}}); err != nil {
+	b.Target, b.Events = t, []telemetry.Event{e}
+	if err := c.emit(ctx, to, b); err != nil {
 		c.Log.Error("lifecycle event was not taken", "type", string(e.Type), "error", err)
 	}
 }

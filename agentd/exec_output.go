@@ -21,6 +21,7 @@ const (
 	heldOutput = 2 * time.Second
 	// drainOutput bounds what is read after that: all that a pipe can hold.
 	drainOutput = 1 << 20
+	quietOutput = 10 * time.Millisecond
 )
 
 // output is one of the child's two streams.
@@ -46,10 +47,38 @@ func (o *output) read(b []byte) (int, error) {
 	if o.left <= 0 {
 		return 0, io.EOF
 	}
-	_ = o.from.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-	n, err := o.from.Read(b[:min(len(b), o.left)])
+	n, err := readNow(o.from, b[:min(len(b), o.left)])
 	o.left -= n
 	return n, err
+}
+
+// readNow reads what lies in a pipe; io.EOF: nothing does, and nothing came
+// within a moment. It asks the kernel first and the clock second, so that it
+// reads all however late it runs.
+func readNow(from *os.File, b []byte) (n int, err error) {
+	raw, err := from.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	for try := range 2 {
+		if try > 0 {
+			<-time.After(quietOutput)
+		}
+		var errno error
+		if err := raw.Control(func(fd uintptr) { n, errno = syscall.Read(int(fd), b) }); err != nil {
+			return 0, err
+		}
+		switch {
+		case errors.Is(errno, syscall.EAGAIN) || errors.Is(errno, syscall.EINTR):
+		case errno != nil:
+			return 0, errno
+		case n == 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+	return 0, io.EOF
 }
 
 // outputs makes the pipes of a command. They are files of ours, so that Wait
@@ -91,7 +120,7 @@ func (c *Command) collect(ctx context.Context, o *output, t source.Target, to so
 			r.end(time.Now())
 		}
 		if len(r.lines) > 0 {
-			if e := to.Emit(ctx, &source.Batch{Target: t, Lines: r.lines}); e != nil {
+			if e := c.emit(ctx, to, &source.Batch{Target: t, Lines: r.lines}); e != nil {
 				c.Log.Error("lines were not taken", "lines", len(r.lines), "error", e)
 			}
 			r.lines = r.lines[:0]

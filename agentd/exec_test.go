@@ -3,8 +3,10 @@ package agentd
 import (
 	"bytes"
 	"context"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,7 +67,10 @@ type sinkRecorder struct {
 	mu     sync.Mutex
 	lines  []string
 	events []telemetry.Event
+	gaps   []telemetry.Gap
 	agent  telemetry.AgentID
+
+	at, while source.Positions // as they are, and as they were before the last change
 }
 
 func (s *sinkRecorder) Emit(_ context.Context, b *source.Batch) error {
@@ -76,6 +81,11 @@ func (s *sinkRecorder) Emit(_ context.Context, b *source.Batch) error {
 		s.lines = append(s.lines, l.Stream.String()+":"+string(l.Text))
 	}
 	s.events = append(s.events, b.Events...)
+	s.gaps = append(s.gaps, b.Gaps...)
+	if s.at != nil {
+		s.while = maps.Clone(s.at)
+		s.at.Apply(b.Positions)
+	}
 	return nil
 }
 
@@ -138,8 +148,62 @@ func TestExecStopsItsChildWhenAsked(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if c.ExitCode() != 3 || s.lines[len(s.lines)-1] != "stdout:bye" {
+	if c.ExitCode() != 3 || !slices.Contains(s.lines, "stdout:bye") {
 		t.Errorf("exit code %d, lines %q: the last words are missing", c.ExitCode(), s.lines)
+	}
+}
+
+func TestASignalReachesWhatAShellRuns(t *testing.T) {
+	c, _ := command(nil, "sh", "-c", "sh -c 'trap \"echo inner; exit 0\" TERM; echo up; while :; do sleep 0.05; done'; echo outer; exit 4")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := sinkRecorder{}
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx, nil, &s) }()
+	until(t, func() bool { return s.count() > 0 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(s.lines, "stdout:inner") {
+		t.Errorf("exit code %d, lines %q", c.ExitCode(), s.lines)
+	}
+}
+
+func TestTheChildIsToldWhoItIsAndWhereToReport(t *testing.T) {
+	t.Setenv("THEAZO_ENDPOINT", "http://elsewhere")
+	c, _ := command(map[string]string{"THEAZO_SESSION_ID": "ses_1"}, "env")
+	c.Endpoint = "http://127.0.0.1:1/t/token"
+	s := sinkRecorder{}
+	if err := c.Run(t.Context(), nil, &s); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"THEAZO_ENDPOINT=http://127.0.0.1:1/t/token", "THEAZO_AGENT_ID=" + string(s.agent), "THEAZO_SESSION_ID=ses_1"} {
+		if !slices.Contains(s.lines, "stdout:"+want) {
+			t.Errorf("%s is missing", want)
+		}
+	}
+	if slices.Contains(s.lines, "stdout:THEAZO_ENDPOINT=http://elsewhere") {
+		t.Error("another endpoint is there too")
+	}
+}
+
+func TestAKilledExecIsToldByTheNextOne(t *testing.T) {
+	c, _ := command(map[string]string{"THEAZO_AGENT_ID": "agt_1"}, "echo", "one")
+	first := sinkRecorder{at: source.Positions{}}
+	if err := c.Run(t.Context(), nil, &first); err != nil {
+		t.Fatal(err)
+	}
+	if len(first.at) != 0 || len(first.while) == 0 {
+		t.Fatalf("positions %s, and %s while it ran", first.at, first.while)
+	}
+	c, _ = command(map[string]string{"THEAZO_AGENT_ID": "agt_2"}, "echo", "two")
+	second := sinkRecorder{at: source.Positions{}}
+	if err := c.Run(t.Context(), first.while, &second); err != nil {
+		t.Fatal(err)
+	}
+	if len(second.gaps) != 1 || second.gaps[0].Reason != telemetry.GapUncleanStop || second.gaps[0].Agent != "agt_1" || second.gaps[0].Since.IsZero() {
+		t.Errorf("gaps %+v", second.gaps)
 	}
 }
 

@@ -146,10 +146,12 @@ func (a *agent) namesOrganisations(id *uplink.Identity) bool {
 // command has ended, and starts them anew when the configuration changes.
 func (a *agent) runSources(ctx context.Context) error {
 	if a.Command != nil {
+		stop := a.commandEndpoint(ctx)
+		defer stop()
 		return a.sources.run(ctx, a.Command)
 	}
 	for {
-		list, err := configuredSources(&a.Config, a.Log, a.sources.registerer)
+		list, err := configuredSources(&a.Config, a.spool.Positions, a.Log, a.sources.registerer)
 		if err != nil {
 			return err
 		}
@@ -308,7 +310,8 @@ func (a *agent) apply(next Config) (restartSources bool) {
 	old := a.Config
 	a.Log.SetLevel(logging.Level(next.Log.Level))
 	restartSources = sourceSettings(&old) != sourceSettings(&next)
-	a.Config.Docker, a.Config.Files, a.Config.Defaults, a.Config.Log.Level = next.Docker, next.Files, next.Defaults, next.Log.Level
+	a.Config.Docker, a.Config.Files, a.Config.Defaults, a.Config.Sandbox = next.Docker, next.Files, next.Defaults, next.Sandbox
+	a.Config.Log.Level = next.Log.Level
 	was, errWas := config.YAML(&a.Config)
 	is, errIs := config.YAML(&next)
 	if errWas != nil || errIs != nil || string(was) != string(is) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/theazo/observability/agentd/docker"
 	"github.com/theazo/observability/agentd/intake"
+	"github.com/theazo/observability/agentd/sandbox"
 	"github.com/theazo/observability/agentd/source"
 	"github.com/theazo/observability/agentd/spool"
 	"github.com/theazo/observability/shared/telemetry"
@@ -32,35 +33,49 @@ type sources struct {
 // sourceSettings is the part of the configuration that sources are made of,
 // as comparable text.
 func sourceSettings(c *Config) string {
-	return fmt.Sprintf("%+v %q %+v", c.Docker, c.Files, c.Defaults)
+	return fmt.Sprintf("%+v %q %+v %+v", c.Docker, c.Files, c.Defaults, c.Sandbox)
 }
 
 // configuredSources makes the sources that the configuration asks for.
-func configuredSources(c *Config, log hclog.Logger, reg prometheus.Registerer) ([]source.Source, error) {
+func configuredSources(c *Config, durable func() map[string][]byte, log hclog.Logger, reg prometheus.Registerer) ([]source.Source, error) {
 	env, err := telemetry.ParseEnvironment(c.Defaults.Environment)
 	if err != nil {
 		return nil, err
 	}
-	if !c.Docker.Enabled && len(c.Files) == 0 {
-		return nil, errors.New("nothing to collect: docker.enabled is false and files is empty")
+	if !c.Docker.Enabled && len(c.Files) == 0 && !c.Sandbox.Enabled {
+		return nil, errors.New("nothing to collect: docker.enabled and sandbox.enabled are false and files is empty")
 	}
 	common := docker.Config{DefaultOrg: telemetry.OrgID(c.Defaults.Organisation), DefaultEnv: env}
 	var list []source.Source
-	add := func(cfg docker.Config) {
+	var resolver sandbox.Resolver
+	add := func(cfg docker.Config) *docker.Source {
 		d, e := docker.New(cfg, log, reg)
 		list, err = append(list, d), errors.Join(err, e)
+		return d
 	}
 	if c.Docker.Enabled {
 		engine := c.dockerConfig()
 		engine.DefaultOrg, engine.DefaultEnv = common.DefaultOrg, common.DefaultEnv
-		add(engine)
+		if d := add(engine); d != nil {
+			resolver = d
+		}
 	}
 	if len(c.Files) > 0 {
 		files := common
 		files.Files = c.Files
 		add(files)
 	}
-	return list, err
+	if err != nil {
+		return nil, err
+	}
+	local, err := c.endpoint(durable, resolver, log, reg)
+	if err != nil {
+		return nil, err
+	}
+	if local != nil {
+		list = append(list, local)
+	}
+	return list, nil
 }
 
 // dockerConfig is what the settings below docker say.

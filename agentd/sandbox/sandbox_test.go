@@ -398,7 +398,7 @@ func TestAKillIsToldAtTheNextStart(t *testing.T) {
 func TestSettings(t *testing.T) {
 	for entry, good := range map[string]bool{
 		"127.0.0.1:7070": true, "[::1]:7070": true, "docker0:7070": true, "/run/agentd/sandbox/agentd.sock": true,
-		"": false, ":7070": false, "7070": false, "127.0.0.1:http": false, "127.0.0.1:70700": false, "/run/../x": false, "/" + strings.Repeat("x", 200): false,
+		"": false, ":7070": false, "7070": false, "127.0.0.1:http": false, "127.0.0.1:70700": false, "/run/../x": false,
 	} {
 		if err := (&Config{Listen: []string{entry}}).Validate(); (err == nil) != good {
 			t.Errorf("%q: %v", entry, err)

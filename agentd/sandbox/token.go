@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/theazo/observability/agentd/source"
@@ -39,7 +40,7 @@ func LoadKey(stateDir string) (Key, error) {
 	}
 	defer func() { _ = os.Remove(f.Name()) }()
 	_, err = f.Write(key[:])
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, givenTo(f, stateDir), f.Sync(), f.Close()); err != nil {
 		return Key{}, fmt.Errorf("key of the local endpoint: %w", err)
 	}
 	// Linked, not renamed: of two processes that make one, the first's stays.
@@ -47,6 +48,20 @@ func LoadKey(stateDir string) (Key, error) {
 		return Key{}, fmt.Errorf("key of the local endpoint: %w", err)
 	}
 	return readKey(path)
+}
+
+// givenTo makes the state directory's owner the file's: root may be asked for
+// a token before agentd itself ran.
+func givenTo(f *os.File, stateDir string) error {
+	info, err := os.Stat(stateDir)
+	if err != nil {
+		return err
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 {
+		return nil
+	}
+	return f.Chown(int(owner.Uid), int(owner.Gid))
 }
 
 func readKey(path string) (Key, error) {

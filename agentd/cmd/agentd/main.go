@@ -26,6 +26,7 @@ const usage = `agentd collects what AI agents do on this host and sends it to th
 
   agentd run                 collect until stopped: container logs and events, kept on disk until acknowledged
   agentd exec -- CMD ARG…    run one process, collect its output, end with its exit code
+  agentd sandbox-token       the THEAZO_ENDPOINT of a sandbox that nothing else tells apart
   agentd enroll              trade a join token for this node's certificate, then stop
   agentd status              how the agentd that runs here is doing (-json, -metrics)
   agentd doctor              look at everything between the containers here and the aggregator; what is wrong, and how to mend it (-o json)
@@ -49,7 +50,8 @@ func main() { agentdProgram().Main() }
 func agentdProgram() *program.Program {
 	commands := map[string]func(*cli, context.Context) error{
 		"run": (*cli).collect, "exec": (*cli).exec, "enroll": (*cli).enroll, "status": (*cli).status, "doctor": (*cli).doctor, "check-config": (*cli).checkConfig,
-		"redact": (*cli).redact,
+		"sandbox-token": (*cli).sandboxToken,
+		"redact":        (*cli).redact,
 	}
 	p := &program.Program{Name: "agentd", Version: version, Usage: usage, Commands: map[string]func(context.Context, *program.Call) error{}}
 	for name, run := range commands {
@@ -119,6 +121,7 @@ func (c *cli) exec(ctx context.Context) error {
 	}
 	log := logging.New("agentd", cfg.Log, c.Err)
 	child := agentd.NewCommand(c.Args, log.Named("exec"))
+	child.Reap = true
 	err = agentd.Run(ctx, agentd.Options{Config: cfg, Version: version, Log: log, Command: child})
 	if code := child.ExitCode(); code != 0 {
 		if err != nil {

@@ -42,6 +42,37 @@ func TestExecOutlivesTheReaderOfItsOutput(t *testing.T) {
 	}
 }
 
+// The first process of a container gets the processes that lost their parents,
+// and has to wait for them.
+func TestExecWaitsForOrphans(t *testing.T) {
+	const script = `orphan=$(sh -c "sleep 300 >/dev/null & echo \$!")
+parent() { grep "^PPid:[[:space:]]*$PPID$" /proc/$1/status >/dev/null; }
+i=0; until parent $orphan; do sleep 0.05; i=$((i+1)); [ $i -lt 600 ] || exit 8; done
+kill -9 $orphan
+i=0; while [ -e /proc/$orphan ]; do sleep 0.05; i=$((i+1)); [ $i -lt 600 ] || exit 9; done; exit 6`
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "exec", "-state_dir", t.TempDir(), "-aggregator.addresses", "127.0.0.1:1", "--", "sh", "-c", script)
+	cmd.Env = append(os.Environ(), "TEST_AS_AGENTD=1")
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 6 {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func TestASandboxTokenIsAnAddress(t *testing.T) {
+	var out strings.Builder
+	dir := t.TempDir()
+	if code := agentdProgram().Run(t.Context(), []string{"sandbox-token", "-state_dir", dir, "-agent", "agt_1", "-address", "172.17.0.1:7070"}, &out, io.Discard); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	if !strings.HasPrefix(out.String(), "http://172.17.0.1:7070/t/tht_") || strings.Count(out.String(), "\n") != 1 {
+		t.Errorf("%q", out.String())
+	}
+	if code := agentdProgram().Run(t.Context(), []string{"sandbox-token", "-state_dir", dir}, io.Discard, io.Discard); code != 2 {
+		t.Errorf("without an agent it ends with %d", code)
+	}
+}
+
 func TestMistakesInACallComeBeforeTheConfiguration(t *testing.T) {
 	for _, args := range [][]string{{"exec"}, {"exec", "--"}, {"run", "extra"}, {"bogus"}, {}} {
 		if code := agentdProgram().Run(t.Context(), args, io.Discard, io.Discard); code != 2 {
