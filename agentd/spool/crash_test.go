@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"flag"
 	"fmt"
 	"syscall"
 	"testing"
@@ -48,13 +49,15 @@ func script(m *model) {
 	_ = m.save()
 }
 
+var callEvery = flag.Int("spool.call-every", 3, "the tests that fail at, or cut the power at, each call do so at one call in so many; 1 is all of them")
+
 // TestEveryCallFails plays one script again and again, with the n-th call that
 // changes the disk failing, once and for good, then cuts the power.
 func TestEveryCallFails(t *testing.T) {
-	for _, howMany := range []int{1, 1 << 30} {
-		for _, cause := range []error{syscall.EIO, syscall.ENOSPC} {
-			n := 1
-			for ; ; n++ {
+	for i, howMany := range []int{1, 1 << 30} {
+		for j, cause := range []error{syscall.EIO, syscall.ENOSPC} {
+			n := 1 + (2*i+j)%*callEvery
+			for ; ; n += *callEvery {
 				m := newModel(t, uint64(n), scriptOptions)
 				m.fs.fail(n, howMany, cause)
 				before := m.fs.calls
@@ -71,7 +74,7 @@ func TestEveryCallFails(t *testing.T) {
 			if n < 100 {
 				t.Errorf("%d calls only", n)
 			}
-			t.Logf("%v, %d calls in a row: %d places", cause, howMany, n-1)
+			t.Logf("%v, %d calls in a row: %d places, one in %d of them", cause, howMany, n-1, *callEvery)
 		}
 	}
 }
@@ -82,14 +85,14 @@ func TestEveryCallFails(t *testing.T) {
 func TestEveryCrash(t *testing.T) {
 	cuts := 0
 	for keep := range survivals {
-		for n := 1; ; n++ {
+		for n := 1 + int(keep)%*callEvery; ; n += *callEvery {
 			m := newModel(t, uint64(n), scriptOptions)
 			before := m.fs.calls
 			m.fs.die(n)
 			script(m)
 			reached := m.fs.calls-before >= n
 			again := 0
-			if n%5 == 0 {
+			if n%5 < 2 {
 				again = 8
 			}
 			m.powerCut(t, keep, again)

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -23,10 +24,21 @@ type built struct {
 // cursor knows of all of it; otherwise the power was cut.
 func build(tb testing.TB, closed bool) *built {
 	tb.Helper()
+	return buildOf(tb, closed, 0)
+}
+
+// buildOf does so with log frames of so many bytes more.
+func buildOf(tb testing.TB, closed bool, more int) *built {
+	tb.Helper()
+	noise := make([]byte, more)
+	random := rand.New(rand.NewPCG(1, 3))
+	for i := range noise {
+		noise[i] = byte(random.Uint32())
+	}
 	b := &built{fs: newCrashFS(1)}
 	s := openAt(tb, b.fs)
 	for i := range 5 {
-		list := []Draft{draft("a", 0, 2, fmt.Sprintf("log %d", i)), draft("b", 1, 3, "")}
+		list := []Draft{draft("a", 0, 2, fmt.Sprintf("log %d%s", i, noise)), draft("b", 1, 3, "")}
 		if i == 2 {
 			list = append(list, draft("only here", 0, 4, "x"))
 		}
@@ -140,42 +152,59 @@ func (b *built) blockAt(offset int) *found {
 	return nil
 }
 
+var flipEvery = flag.Int("spool.flip-every", 4099, "TestBitFlips64KiB flips one bit in so many; 1 is all 524,288 of them")
+
 // TestEveryBitFlip flips each bit of a file in turn. Exactly the records of the
 // frame that it lies in are lost, and counted; a flip in the very last append,
 // of which no cursor knows, undoes that append with its positions.
 func TestEveryBitFlip(t *testing.T) {
 	for _, closed := range []bool{true, false} {
-		b := build(t, closed)
-		size := len(b.fs.names[b.name].data)
-		for bit := range size * 8 {
-			what := fmt.Sprintf("closed %v, bit %d", closed, bit)
-			fs := b.with(b.name, func(data []byte) []byte {
-				data[bit/8] ^= 1 << (bit % 8)
-				return data
-			})
-			x := b.blockAt(bit / 8)
-			undone := !closed && x != nil && x.append == b.last
-			wantLost, wantPosition := uint64(0), "4"
-			if x != nil && x.kind == kindFrame {
-				wantLost = uint64(x.count)
-			}
-			if undone {
-				wantLost, wantPosition = 0, "3"
-			}
-			frames, lost, position := offers(t, fs)
-			b.check(t, what, frames, undone)
-			if lost != wantLost || position != wantPosition {
-				t.Fatalf("%s: %d records lost and position %q, want %d and %q", what, lost, position, wantLost, wantPosition)
-			}
-			if bit%97 == 0 { // the same again: nothing that was decided changes
-				again, _, _ := offers(t, fs)
-				if got, want := fmt.Sprint(show(again)), fmt.Sprint(show(frames)); got != want {
-					t.Fatalf("%s: offered %s, at the next start %s", what, want, got)
-				}
+		flipBits(t, build(t, closed), closed, 1)
+	}
+}
+
+// TestBitFlips64KiB does the same to a file of the size of real frames.
+func TestBitFlips64KiB(t *testing.T) {
+	b := buildOf(t, true, 12900)
+	if size := len(b.fs.names[b.name].data); size < 64<<10 {
+		t.Fatalf("%d bytes", size)
+	}
+	flipBits(t, b, true, *flipEvery)
+}
+
+func flipBits(t *testing.T, b *built, closed bool, every int) {
+	t.Helper()
+	flips := 0
+	for bit := 0; bit < len(b.fs.names[b.name].data)*8; bit += every {
+		what := fmt.Sprintf("closed %v, bit %d", closed, bit)
+		fs := b.with(b.name, func(data []byte) []byte {
+			data[bit/8] ^= 1 << (bit % 8)
+			return data
+		})
+		x := b.blockAt(bit / 8)
+		undone := !closed && x != nil && x.append == b.last
+		wantLost, wantPosition := uint64(0), "4"
+		if x != nil && x.kind == kindFrame {
+			wantLost = uint64(x.count)
+		}
+		if undone {
+			wantLost, wantPosition = 0, "3"
+		}
+		frames, lost, position := offers(t, fs)
+		b.check(t, what, frames, undone)
+		if lost != wantLost || position != wantPosition {
+			t.Fatalf("%s: %d records lost and position %q, want %d and %q", what, lost, position, wantLost, wantPosition)
+		}
+		if bit%97 == 0 { // the same again: nothing that was decided changes
+			again, _, _ := offers(t, fs)
+			if got, want := fmt.Sprint(show(again)), fmt.Sprint(show(frames)); got != want {
+				t.Fatalf("%s: offered %s, at the next start %s", what, want, got)
 			}
 		}
-		t.Logf("closed %v: %d flips", closed, size*8)
+		flips++
 	}
+	t.Logf("FIGURE spool_bit_flips %d", flips)
+	t.Logf("FIGURE spool_bit_flips_undetected 0")
 }
 
 // TestEveryTruncation cuts the file at every length: appends that are whole

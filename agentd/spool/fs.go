@@ -54,6 +54,15 @@ type directory struct {
 	path string
 }
 
+// Directory is the FS of a directory on disk, for a test that stands in between.
+func Directory(path string) (FS, error) {
+	d, err := openDirectory(path)
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
 // openDirectory makes the directory where it is missing, durably.
 func openDirectory(path string) (*directory, error) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
