@@ -27,7 +27,10 @@ type fakeHost struct {
 	root string
 }
 
-func newFakeHost(t *testing.T) fakeHost { return fakeHost{t, t.TempDir()} }
+func newFakeHost(t *testing.T) fakeHost {
+	t.Helper()
+	return fakeHost{t, t.TempDir()}
+}
 
 func (f fakeHost) host() host {
 	return host{proc: filepath.Join(f.root, "proc"), cgroup: filepath.Join(f.root, "cgroup")}

@@ -39,7 +39,7 @@ func lowerDisk(thread, nice int) error {
 		classShift = 13
 	)
 	priority := bestEffort<<classShift | (nice+20)/5
-	if _, _, errno := unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, uintptr(thread), uintptr(priority)); errno != 0 { //nolint:gosec // both are small and positive
+	if _, _, errno := unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, uintptr(thread), uintptr(priority)); errno != 0 {
 		return fmt.Errorf("ioprio_set: %w", errno)
 	}
 	return nil

@@ -55,7 +55,7 @@ func newIndex(keywords []*keyword) *index {
 func (ix *index) add(pair uint16, p probe) {
 	if ix.group[pair] == 0 {
 		ix.groups = append(ix.groups, nil)
-		ix.group[pair] = uint16(len(ix.groups)) // fewer than the pairs there are
+		ix.group[pair] = uint16(len(ix.groups)) //nolint:gosec // there are at most as many as pairs
 		ix.bits[pair>>6] |= 1 << (pair & 63)
 	}
 	g := &ix.groups[ix.group[pair]-1]

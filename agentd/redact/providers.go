@@ -3,8 +3,6 @@ package redact
 // tokens is what providers' credentials look like. An id may stand in several
 // entries. Lengths are as strict as the providers' own statements allow;
 // where a provider says nothing, a check for random text keeps words out.
-//
-//nolint:gosec // forms of credentials, not credentials
 var tokens = []token{
 	// Models.
 	{id: "anthropic-key", prefixes: []string{"sk-ant-"}, class: url64, min: 20},

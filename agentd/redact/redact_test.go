@@ -207,6 +207,7 @@ func TestAPrivateKeyOverSeveralLines(t *testing.T) {
 
 // pieces of which hostile and ordinary texts are made.
 func pieces(t testing.TB) []string {
+	t.Helper()
 	out := slices.Clone(hostileParts)
 	for _, l := range secretLines(t) {
 		out = append(out, string(l.text))
