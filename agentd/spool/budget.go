@@ -165,3 +165,10 @@ func (s *Spool) waitRoom(ctx context.Context, atMost time.Duration) error {
 	}
 	return nil
 }
+
+// Fill is what the files take, and up to where log frames may go now.
+func (s *Spool) Fill() (used, limit int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.budget.used, s.limit(true)
+}
