@@ -12,8 +12,10 @@ import (
 
 // compare holds what is known against the engine's list. Containers that are
 // new to us are taken on at once. Where the list differs from what events told,
-// the event may still be on its way, so it is looked at again a second later.
-func (c *control) compare(ctx context.Context) error {
+// the event may still be on its way, so it is looked at again a second later. A
+// container that was started again meanwhile looks the same in the list: when
+// events may be missing, all that run are looked at.
+func (c *control) compare(ctx context.Context, blind bool) error {
 	c.metrics.resyncs.Inc()
 	if c.first && !c.noted {
 		// Or a second start would take itself for the first.
@@ -38,7 +40,7 @@ func (c *control) compare(ctx context.Context) error {
 		case !isContainerID(l.ID) || r != nil && (r.ignored || !r.Destroyed.IsZero()):
 		case r == nil || r.sandbox == nil || !r.sandbox.known():
 			c.adopt(ctx, l.ID)
-		case r.differs(l.State):
+		case r.differs(l.State) || blind && r.running():
 			c.suspects[l.ID] = true
 		}
 	}
@@ -71,12 +73,11 @@ func (c *control) lookAtDirectories() map[string]bool {
 	return names
 }
 
-// differs reports whether the state in the list does not fit what was told. A
-// restart in between shows only in inspect, which compare leaves to events.
+// differs reports whether the state in the list does not fit what was told.
 func (r *run) differs(state string) bool {
 	switch state {
 	case "running", "paused":
-		return !r.running()
+		return !r.running() || r.Paused != (state == "paused")
 	case "exited", "dead":
 		return r.running() || r.Started.IsZero()
 	}
@@ -143,13 +144,28 @@ func (c *control) catchUp(r *run, d *details) {
 		c.tell(r, pending{event: inferred(telemetry.SandboxStarted, d.Started, d)})
 		c.follows.again(r.sandbox)
 	}
-	if d.Running {
+	if d.Running && r.running() {
 		c.alive(r, d)
+		c.catchUpPause(r, d)
 	}
 	if !d.Running && r.running() && !d.Finished.IsZero() {
 		r.oom = r.oom || d.OOMKilled
 		c.exited(r, d.Finished, &d.ExitCode, d)
 	}
+}
+
+// catchUpPause tells of a pause, or its end, that no event told of. When it was is
+// not known.
+func (c *control) catchUpPause(r *run, d *details) {
+	if d.Paused == r.Paused {
+		return
+	}
+	r.Paused = d.Paused
+	what := telemetry.SandboxResumed
+	if d.Paused {
+		what = telemetry.SandboxPaused
+	}
+	c.tell(r, pending{event: inferred(what, time.Now().UTC(), d)})
 }
 
 // exited tells of an exit that no event told of.
@@ -166,7 +182,7 @@ func (c *control) exited(r *run, at time.Time, code *int, d *details) {
 // went is not known: between the last event and now.
 func (c *control) vanished(r *run, id string) {
 	if r.ignored {
-		delete(c.runs, id)
+		c.forget(id)
 		return
 	}
 	if r.sandbox == nil {

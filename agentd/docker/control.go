@@ -118,7 +118,7 @@ func (c *control) run(ctx context.Context) error {
 		case <-c.wake:
 		case <-c.drain.wake:
 		case <-resync.C:
-			c.drain.compare()
+			c.drain.compare(false)
 		case <-confirm.C:
 			c.confirm(ctx)
 		}
@@ -129,12 +129,12 @@ func (c *control) run(ctx context.Context) error {
 		for _, id := range names {
 			c.known(ctx, id, nil)
 		}
-		queue, compare := c.drain.take()
+		queue, compare, blind := c.drain.take()
 		for i := range queue {
 			c.event(ctx, &queue[i])
 		}
 		if compare && ctx.Err() == nil {
-			if err := c.compare(ctx); err != nil && ctx.Err() == nil {
+			if err := c.compare(ctx, blind); err != nil && ctx.Err() == nil {
 				c.log.Debug("cannot compare with the engine's list; the next connection does", "error", err)
 			}
 		}
@@ -322,7 +322,7 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 	r := c.known(ctx, e.ID, e)
 	if r.ignored {
 		if action == "destroy" {
-			delete(c.runs, e.ID)
+			c.forget(e.ID)
 		}
 		return
 	}
@@ -350,6 +350,8 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 		r.begins(e.At, false)
 		c.follows.again(r.sandbox)
 		c.look(ctx, r)
+	case "pause", "unpause":
+		r.Paused = action == "pause"
 	case "oom":
 		r.oom = true
 	case "kill":
@@ -358,6 +360,9 @@ func (c *control) event(ctx context.Context, e *engineEvent) {
 		r.Exited = e.At
 		c.ended(r, &p)
 	case "destroy":
+		if r.running() {
+			c.exited(r, e.At, nil, nil) // which was missed
+		}
 		r.Destroyed = e.At
 		c.destroyed(r, p)
 		return
@@ -453,6 +458,10 @@ func (r *run) repeats(action string, e *engineEvent) bool {
 			return r.running() || e.At.Sub(r.Started) < sameStart
 		}
 		return r.running() || e.At.Before(r.Exited) || e.At.Before(r.Started)
+	case "pause":
+		return r.Paused
+	case "unpause":
+		return !r.Paused
 	case "die":
 		if !e.At.Before(r.Started) {
 			r.listed = false
@@ -465,7 +474,7 @@ func (r *run) repeats(action string, e *engineEvent) bool {
 // begins notes a start, which the list or an event tells of.
 func (r *run) begins(at time.Time, listed bool) {
 	r.Earlier, r.execs = r.Exited, nil
-	r.Started, r.Exited, r.oom, r.killed, r.listed = at, time.Time{}, false, false, listed
+	r.Started, r.Exited, r.Paused, r.oom, r.killed, r.listed = at, time.Time{}, false, false, false, listed
 }
 
 func (r *run) running() bool { return !r.Started.IsZero() && r.Exited.IsZero() }
@@ -475,12 +484,22 @@ func (c *control) prune() {
 	since := c.told.since().Add(-2 * overlap)
 	for id, r := range c.runs {
 		if !r.Destroyed.IsZero() && r.Destroyed.Before(since) && c.all.get(id) == nil {
-			delete(c.runs, id)
 			delete(c.follows.m, r.sandbox)
-			delete(c.resume, logKey+id)
-			c.reader.note(source.Positions{runKey + id: forget, logKey + id: forget})
+			c.forget(id)
 		}
 	}
+}
+
+// forget gives up all that is known of a container.
+func (c *control) forget(id string) {
+	_, run := c.resume[runKey+id]
+	_, log := c.resume[logKey+id]
+	if r := c.runs[id]; run || log || r != nil && !r.ignored {
+		c.reader.note(source.Positions{runKey + id: forget, logKey + id: forget})
+	}
+	delete(c.runs, id)
+	delete(c.resume, runKey+id)
+	delete(c.resume, logKey+id)
 }
 
 // gone is called by the reader after a container's last batch.

@@ -30,16 +30,19 @@ type drain struct {
 	mu     sync.Mutex
 	queue  []engineEvent
 	resync bool
+	blind  bool          // events were or may have been missed
 	wake   chan struct{} // one slot
 }
 
-// take returns what has come, and whether something was missed or may have been.
-func (d *drain) take() (queue []engineEvent, resync bool) {
+// take returns what has come, whether to compare with the engine's list, and
+// whether something was missed or may have been, so that no container's state can
+// be taken for granted.
+func (d *drain) take() (queue []engineEvent, resync, blind bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	queue, resync = d.queue, d.resync
-	d.queue, d.resync = nil, false
-	return queue, resync
+	queue, resync, blind = d.queue, d.resync, d.blind
+	d.queue, d.resync, d.blind = nil, false, false
+	return queue, resync, blind
 }
 
 func (d *drain) put(e *engineEvent) {
@@ -47,15 +50,17 @@ func (d *drain) put(e *engineEvent) {
 	if len(d.queue) < maxQueued {
 		d.queue = append(d.queue, *e)
 	} else {
-		d.resync = true
+		d.resync, d.blind = true, true
+		d.metrics.missed.Inc()
 	}
 	d.mu.Unlock()
 	d.nudge()
 }
 
-func (d *drain) compare() {
+// compare asks for a comparison with the engine's list.
+func (d *drain) compare(blind bool) {
 	d.mu.Lock()
-	d.resync = true
+	d.resync, d.blind = true, d.blind || blind
 	d.mu.Unlock()
 	d.nudge()
 }
@@ -120,7 +125,7 @@ func (d *drain) connection(ctx context.Context, since time.Time, connected func(
 	}
 	connected()
 	d.metrics.connected.Set(1)
-	d.compare()
+	d.compare(true)
 	for e := range events {
 		if e.At.After(last) {
 			last = e.At

@@ -18,6 +18,7 @@ type metrics struct {
 	gaps      *prometheus.CounterVec // by reason
 	badLabels *prometheus.CounterVec // by label, of five
 	resyncs   prometheus.Counter
+	missed    prometheus.Counter
 	samples   prometheus.Counter
 	unsampled prometheus.Counter
 	probes    prometheus.Counter
@@ -47,6 +48,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 		gaps:      vec("gaps_total", "reason", "Gaps told, by reason."),
 		badLabels: vec("bad_labels_total", "label", "Containers whose identity label holds no valid id."),
 		resyncs:   counter("resyncs_total", "Comparisons with the engine's list of containers."),
+		missed:    counter("missed_events_total", "Events of the engine that came faster than they could be looked at. What they changed is found by comparing."),
 		samples:   counter("stats_total", "Samples of what a container uses."),
 		unsampled: counter("stats_failed_total", "Samples that neither the kernel's files nor the engine gave."),
 		probes:    counter("health_checks_total", "Health checks run in containers, which are not told as commands."),
@@ -57,7 +59,7 @@ func newMetrics(registerer prometheus.Registerer) (*metrics, error) {
 	err := errors.Join(
 		register(registerer, &m.lines), register(registerer, &m.bytes), register(registerer, &m.truncated),
 		register(registerer, &m.events), register(registerer, &m.cached), register(registerer, &m.dropped), register(registerer, &m.gaps),
-		register(registerer, &m.badLabels), register(registerer, &m.resyncs), register(registerer, &m.samples),
+		register(registerer, &m.badLabels), register(registerer, &m.resyncs), register(registerer, &m.missed), register(registerer, &m.samples),
 		register(registerer, &m.unsampled), register(registerer, &m.probes), register(registerer, &m.files),
 		register(registerer, &m.sandboxes), register(registerer, &m.connected),
 	)
