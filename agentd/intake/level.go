@@ -84,51 +84,53 @@ func headLevel(b []byte) (telemetry.Level, bool) {
 			continue
 		}
 		end, all, any := at, inWord|isLetter|isCapital, uint8(0)
-		for end < len(b) && classes[b[end]] != 0 {
-			all &= classes[b[end]]
-			any |= classes[b[end]]
+		for end < len(b) {
+			class := classes[b[end]]
+			if class == 0 {
+				break
+			}
+			all &= class
+			any |= class
 			end++
 		}
-		level, ok, on := h.word(at, end, all, any)
-		if ok || !on {
-			return level, ok
+		switch {
+		case all&isLetter != 0:
+			if level, ok, on := h.word(at, end, all&isCapital != 0); ok || !on {
+				return level, ok
+			}
+		case any&isCapital != 0:
+			if level, ok := h.nameLevel(at, end); ok {
+				return level, true
+			}
+			fallthrough
+		case any&isDigit != 0:
+			if before, after := h.around(at, end); !opens(before) || !closes(after) {
+				h.numbers++
+			}
 		}
 		at = end
 	}
 	return 0, false
 }
 
-// word looks at one word; on says whether to go on.
-func (h *head) word(at, end int, all, any uint8) (level telemetry.Level, ok, on bool) {
+// word looks at one word of letters; on says whether to go on.
+func (h *head) word(at, end int, capitals bool) (level telemetry.Level, ok, on bool) {
 	word := h.b[at:end]
 	before, after := h.around(at, end)
 	bracketed := opens(before) || closes(after)
-	if all&isLetter == 0 {
-		if level, ok := h.nameLevel(word, after); ok {
+	leads := h.words == 0 && after == ':'
+	if capitals || bracketed || leads || before == ':' {
+		level, ok = h.levelWord(word, capitals, leads, after)
+		switch {
+		case !ok:
+		case leads, framed(h.b, at, end):
+			return level, true, false
+		case capitals && before != '"' && before != '\'' && before != '`' && h.mayState(word, after):
 			return level, true, false
 		}
-		if any&isDigit != 0 && !(bracketed && opens(before) && closes(after)) {
-			h.numbers++
+		if bracketed {
+			return 0, false, true
 		}
-		return 0, false, true
-	}
-	capitals := all&isCapital != 0
-	level, ok = levelOf(word)
-	if !ok && capitals && after == ':' && string(word) == "LOG" { // PostgreSQL's
-		level, ok = telemetry.Info, true
-	}
-	if !ok && h.words == 0 && after == ':' {
-		level, ok = leadingLevel(word)
-	}
-	switch {
-	case !ok:
-	case framed(h.b, at, end), h.words == 0 && after == ':':
-		return level, true, false
-	case capitals && before != '"' && before != '\'' && before != '`' && h.mayState(word, after):
-		return level, true, false
-	}
-	if bracketed {
-		return 0, false, true
 	}
 	h.words++
 	if after == ':' || !h.followed(end) || isCalendar(word) || capitals && h.zone(at) {
@@ -137,6 +139,19 @@ func (h *head) word(at, end int, all, any uint8) (level telemetry.Level, ok, on 
 	h.prose++
 	h.negates = negates(word)
 	return 0, false, h.prose < 2
+}
+
+// levelWord reads a level, and the words that are one only where they stand.
+func (h *head) levelWord(word []byte, capitals, leads bool, after byte) (telemetry.Level, bool) {
+	level, ok := levelOf(word)
+	switch {
+	case ok:
+	case capitals && after == ':' && string(word) == "LOG": // PostgreSQL's
+		return telemetry.Info, true
+	case leads:
+		return leadingLevel(word)
+	}
+	return level, ok
 }
 
 // around returns the bytes before and after a word; 0: there is none.
@@ -190,10 +205,12 @@ func (h *head) zone(at int) bool {
 
 // nameLevel reads a level at the beginning or end of a name: "INFO/worker-1",
 // and "app.ERROR:".
-func (h *head) nameLevel(word []byte, after byte) (telemetry.Level, bool) {
+func (h *head) nameLevel(at, end int) (telemetry.Level, bool) {
 	if h.prose > 0 {
 		return 0, false
 	}
+	word := h.b[at:end]
+	_, after := h.around(at, end)
 	for i, c := range word {
 		if c != '/' && c != '.' {
 			continue

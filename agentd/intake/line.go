@@ -154,6 +154,12 @@ func (p *parser) cleanedPlain(text []byte, most int, strip bool) (clean []byte, 
 	bad := false // within a run of bytes that are not UTF-8
 	s := stripper{text: text}
 	for i := 0; i < len(text); {
+		if n := plainRun(text[i:], most-len(out)); n > 0 {
+			out = append(out, text[i:i+n]...)
+			i += n
+			bad = false
+			continue
+		}
 		if strip && (text[i] == escape || text[i] == 0xc2) {
 			if n := s.sequence(i); n > 0 {
 				i += n
@@ -188,6 +194,17 @@ func (p *parser) cleanedPlain(text []byte, most int, strip bool) (clean []byte, 
 	}
 	p.text = out
 	return out, cut
+}
+
+// plainRun is how many bytes, up to most, are ASCII that stays as it is.
+func plainRun(text []byte, most int) int {
+	text = text[:min(len(text), most)]
+	for i, c := range text {
+		if c < ' ' && c != '\t' || c >= utf8.RuneSelf {
+			return i
+		}
+	}
+	return len(text)
 }
 
 // idCache keeps the last id that was made: the lines of one request share it.

@@ -180,7 +180,7 @@ func visible(text []byte) []byte {
 
 // interesting are the first bytes of lines that begin or continue a trace.
 var interesting = func() (t [256]bool) {
-	for _, c := range []byte(" \t+-/CEFTUSfgnpt\x1b") {
+	for _, c := range []byte(" \t-/CETUSfgnprtu\x1b") {
 		t[c] = true
 	}
 	return t
@@ -194,16 +194,28 @@ func (t *tracer) next(line, before []byte) verdict {
 			return v
 		}
 	}
-	if isFrame(line) || isCause(line) {
-		t.kind = frames
-		if bytes.HasSuffix(line, []byte(" {")) {
-			t.kind = properties
-		}
-		return belongs
+	first := byte(0)
+	if len(line) > 0 {
+		first = line[0]
 	}
-	if bytes.HasPrefix(line, []byte(`  File "`)) && bytes.Contains(line, []byte(`", line `)) {
-		t.kind = python
-		return belongs
+	switch first {
+	case ' ', '\t':
+		if isFrame(line) {
+			t.kind = frames
+			if bytes.HasSuffix(line, []byte(" {")) {
+				t.kind = properties
+			}
+			return belongs
+		}
+		if bytes.HasPrefix(line, []byte(`  File "`)) && bytes.Contains(line, []byte(`", line `)) {
+			t.kind = python
+			return belongs
+		}
+	case 'C', '-':
+		if isCause(line) {
+			t.kind = frames
+			return belongs
+		}
 	}
 	t.kind = headKind(line)
 	if t.kind == python && before != nil {
@@ -218,23 +230,41 @@ func (t *tracer) next(line, before []byte) verdict {
 // headKind says which trace begins with the line.
 func headKind(line []byte) traceKind {
 	has := func(prefix string) bool { return bytes.HasPrefix(line, []byte(prefix)) }
-	switch {
-	case has("Traceback (most recent call last):"), has("  + Exception Group Traceback (most recent call last):"):
-		return python
-	case has("panic: "), has("fatal error: "), has("goroutine ") && bytes.Contains(line, []byte(" [")) && bytes.HasSuffix(line, []byte("]:")),
-		has("SIGSEGV: "), has("SIGQUIT: "), has("SIGABRT: "), has("unexpected fault address "), has("runtime: goroutine stack exceeds"):
-		return golang
-	case has("thread '") && bytes.Contains(line, []byte("panicked at ")):
-		if line[len(line)-1] == ':' {
-			return rustHead
+	if len(line) < 7 { // "panic: "
+		return noTrace
+	}
+	switch line[0] {
+	case 'T', ' ':
+		if has("Traceback (most recent call last):") || has("  + Exception Group Traceback (most recent call last):") {
+			return python
 		}
-		return rust
-	case has(`Exception in thread "`), has("Unhandled exception"), has("Unhandled Exception"):
-		return frames
-	case (has("/") || has("file://") || has("node:")) && endsWithNumber(line):
-		return nodePlace
-	case has("-----BEGIN ") && bytes.HasSuffix(line, []byte("PRIVATE KEY-----")):
-		return privateKey
+	case 'p', 'f', 'g', 'S', 'u', 'r':
+		if has("panic: ") || has("fatal error: ") || has("goroutine ") && bytes.Contains(line, []byte(" [")) && bytes.HasSuffix(line, []byte("]:")) ||
+			has("SIGSEGV: ") || has("SIGQUIT: ") || has("SIGABRT: ") || has("unexpected fault address ") || has("runtime: goroutine stack exceeds") {
+			return golang
+		}
+		if has("file://") && endsWithNumber(line) {
+			return nodePlace
+		}
+	case 't':
+		if has("thread '") && bytes.Contains(line, []byte("panicked at ")) {
+			if line[len(line)-1] == ':' {
+				return rustHead
+			}
+			return rust
+		}
+	case 'E', 'U':
+		if has(`Exception in thread "`) || has("Unhandled exception") || has("Unhandled Exception") {
+			return frames
+		}
+	case '/', 'n':
+		if (line[0] == '/' || has("node:")) && endsWithNumber(line) {
+			return nodePlace
+		}
+	case '-':
+		if has("-----BEGIN ") && bytes.HasSuffix(line, []byte("PRIVATE KEY-----")) {
+			return privateKey
+		}
 	}
 	return noTrace
 }
