@@ -25,6 +25,7 @@ func (t *tail) pin() (bool, error) {
 		return false, err
 	}
 	fresh, err := t.scanChain()
+	t.looked = true
 	for _, f := range fresh {
 		t.seq++
 		f.seq = t.seq
@@ -78,7 +79,7 @@ func (t *tail) scanChain() ([]*logFile, error) {
 		var seen []*logFile
 		met, hole := false, false
 		for _, name := range names {
-			if name.zipped && t.seq > 0 {
+			if name.zipped && t.looked {
 				break
 			}
 			f, err := t.open(name)

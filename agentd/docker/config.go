@@ -47,6 +47,10 @@ type Config struct {
 	// past it the oldest file is given up with a gap. 0: 64 files and 256 MiB.
 	MaxHeldFiles int
 	MaxHeldBytes int64
+	// Keeper gets the log files that are open when the source ends, and gives
+	// them to the next one. nil: what is deleted by then is lost, if it cannot be
+	// read in the little time that a source has to end.
+	Keeper Keeper
 }
 
 // The limits of what is held, unless configured.

@@ -103,7 +103,7 @@ func (c *control) foundAs(name string, born bool) {
 }
 
 func (c *control) newTail(id string) *tail {
-	return newContainerTail(filepath.Join(c.root, id), id, c.reader.limits, c.reader.budget)
+	return c.reader.kept.restore(id, newContainerTail(filepath.Join(c.root, id), id, c.reader.limits, c.reader.budget))
 }
 
 // run works until ctx ends.

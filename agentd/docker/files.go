@@ -58,7 +58,7 @@ func (f *files) found(dir, name string) {
 	s, created := f.all.add(path, func() *tail {
 		t := newTail(dir, name)
 		t.limits, t.budget = f.reader.limits, f.reader.budget
-		return t
+		return f.reader.kept.restore(path, t)
 	})
 	if !created {
 		return

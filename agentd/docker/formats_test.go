@@ -185,7 +185,7 @@ func TestCachedLogsAreCounted(t *testing.T) {
 		}
 		f.Close()
 		r.push(s)
-		if err := r.drain(t.Context()); err != nil {
+		if err := r.drain(t.Context(), t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -40,6 +40,7 @@ type reader struct {
 	gone    func(id string) // called after a sandbox's last batch
 	limits  limits
 	budget  *budget
+	kept    *kept
 
 	mu     sync.Mutex
 	ready  []*sandbox
@@ -105,8 +106,24 @@ func (r *reader) pop() *sandbox {
 	return s
 }
 
-// run reads until ctx ends or the sink refuses.
+// run reads until ctx ends or the sink refuses. A batch that is being handed over
+// when ctx ends gets a little more time, for what was read of a deleted file
+// cannot be read again.
 func (r *reader) run(ctx context.Context) error {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(finishWithin, cancel) })()
+	err := r.rounds(ctx, out)
+	if ctx.Err() == nil {
+		return err
+	}
+	r.finish(out)
+	return nil
+}
+
+// rounds reads until ctx ends or the sink refuses. What it hands over may take
+// until out ends.
+func (r *reader) rounds(ctx, out context.Context) error {
 	again, sweep := time.NewTimer(time.Hour), time.NewTicker(sweepEvery)
 	defer again.Stop()
 	defer sweep.Stop()
@@ -114,10 +131,7 @@ func (r *reader) run(ctx context.Context) error {
 	pausing := false
 	for {
 		r.round, r.progress = time.Now(), false
-		if err := r.drain(ctx); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		if err := r.drain(ctx, out); err != nil {
 			return err
 		}
 		if r.progress && !pausing {
@@ -170,22 +184,20 @@ func (r *reader) sweep() {
 }
 
 // drain gives every ready sandbox its turns.
-func (r *reader) drain(ctx context.Context) error {
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := r.emitLoose(ctx); err != nil {
+func (r *reader) drain(ctx, out context.Context) error {
+	for ctx.Err() == nil {
+		if err := r.emitLoose(out); err != nil {
 			return err
 		}
 		s := r.pop()
 		if s == nil {
 			return nil
 		}
-		if err := r.turn(ctx, s); err != nil {
+		if err := r.turn(out, s); err != nil {
 			return err
 		}
 	}
+	return ctx.Err()
 }
 
 func (r *reader) emitLoose(ctx context.Context) error {
@@ -302,6 +314,7 @@ func (r *reader) step(ctx context.Context, s *sandbox) (progress, more bool, err
 		r.told.note(&batch, []ticket{last.since})
 	}
 	if err := r.emit(ctx, &batch, b); err != nil {
+		s.torn = true
 		return false, false, err
 	}
 	if last != nil {

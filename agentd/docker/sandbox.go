@@ -45,6 +45,7 @@ type sandbox struct {
 	busy   bool      // looked at again in the next round
 	read   time.Time // when something was last read
 	broken bool      // the last read failed, and the log says so
+	torn   bool      // what was read last was not handed over
 }
 
 // beginning says where reading begins.

@@ -102,7 +102,7 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resum
 	c.watch = newWatcher(d.log, c.found, read.push)
 	read.watch, read.gone = c.watch, c.gone
 	c.loadRuns()
-	defer d.closeAll(all, c.watch)
+	defer d.closeAll(all, c.watch, read.kept)
 
 	if root != "" {
 		if err := c.watch.dir(root); err != nil {
@@ -131,12 +131,13 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resum
 func (d *Source) newReader(to source.Sink, all *registry, progress *told) *reader {
 	return &reader{
 		sink: to, log: d.log, metrics: d.metrics, all: all, told: progress, wake: make(chan struct{}, 1),
-		limits: d.cfg.limits(), budget: newBudget(),
+		limits: d.cfg.limits(), budget: newBudget(), kept: newKept(d.cfg.Keeper, d.Name()),
 	}
 }
 
-func (d *Source) closeAll(all *registry, w *watcher) {
+func (d *Source) closeAll(all *registry, w *watcher, k *kept) {
 	w.close()
+	k.keep(all.all())
 	for _, s := range all.all() {
 		s.close()
 	}
@@ -252,7 +253,7 @@ func (d *Source) runFiles(ctx context.Context, resume source.Positions, to sourc
 	f := &files{Source: d, all: all, reader: read, resume: resume}
 	f.watch = newWatcher(d.log, f.found, read.push)
 	read.watch, read.gone = f.watch, all.remove
-	defer d.closeAll(all, f.watch)
+	defer d.closeAll(all, f.watch, read.kept)
 	if err := f.open(); err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ type tail struct {
 	at      *layout    // where the log is; nil: no file was seen yet
 	files   []*logFile // held, oldest first
 	seq     int        // of the newest file ever held
+	looked  bool       // the directory was listed
 	created int        // how often the engine created base since the first pin
 	pinned  int        // how many files were pinned
 	missed  int        // files that came and went unseen, not yet told
