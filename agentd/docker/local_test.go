@@ -386,7 +386,7 @@ func TestCompressedFilesAfterDowntime(t *testing.T) {
 	for how, add := range write {
 		dir := t.TempDir()
 		base := filepath.Join(dir, "x.log")
-		make := func() *tail { return &tail{home: dir, layouts: []layout{{dir: dir, base: "x.log", format: how}}} }
+		open := func() *tail { return &tail{home: dir, layouts: []layout{{dir: dir, base: "x.log", format: how}}} }
 		var files [5][]byte // the newest last
 		var want []string
 		for i := range files {
@@ -399,7 +399,7 @@ func TestCompressedFilesAfterDowntime(t *testing.T) {
 		half := len(files[1]) / 2
 		writeFile(t, base+".1", files[0])
 		writeFile(t, base, files[1][:half])
-		before := make()
+		before := open()
 		texts, _ := readAll(t, before)
 		p := before.position()
 		before.close()
@@ -412,7 +412,7 @@ func TestCompressedFilesAfterDowntime(t *testing.T) {
 		writeFile(t, base, files[4])
 		writeFile(t, base+".1", files[3]) // being compressed: both are there
 
-		after := make()
+		after := open()
 		if _, err := after.pin(); err != nil {
 			t.Fatal(err)
 		}
@@ -429,7 +429,7 @@ func TestCompressedFilesAfterDowntime(t *testing.T) {
 
 		broken := zipped(t, files[2])
 		writeFile(t, base+".2.gz", broken[:len(broken)/2])
-		last := make()
+		last := open()
 		texts, gaps = readAll(t, last)
 		last.close()
 		if len(gaps) != 1 || gaps[0].Reason != telemetry.GapUnreadable || texts[len(texts)-1] != want[len(want)-1] || len(texts) <= 15_000 {

@@ -179,7 +179,9 @@ func (w *watcher) follow(s *sandbox) error {
 		return err
 	}
 	w.below(s)
-	_, err = s.tail.pin()
+	if _, err = s.tail.pin(); noDescriptors(err) {
+		w.starve(err)
+	}
 	if fresh {
 		s.tail.watched()
 	}
