@@ -12,6 +12,7 @@ import (
 
 	"github.com/theazo/observability/agentd/source"
 	"github.com/theazo/observability/agentd/spool"
+	"github.com/theazo/observability/agentd/uplink"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -50,6 +51,25 @@ func newCanary(every time.Duration, target source.Target, s *spool.Spool, reg pr
 	}
 	reg.MustRegister(c.lag, c.sent, c.got)
 	return c
+}
+
+// makeCanary makes the canary of a node that can have one: its lines need an
+// organisation.
+func (a *agent) makeCanary(id *uplink.Identity) {
+	org := telemetry.OrgID(a.Config.Defaults.Organisation)
+	if a.Command != nil || id == nil || a.Config.Canary.Interval == 0 || id.Platform && org == "" {
+		return
+	}
+	if !id.Platform {
+		org = ""
+	}
+	env, err := telemetry.ParseEnvironment(a.Config.Defaults.Environment)
+	if err != nil {
+		return // Validate has said so
+	}
+	a.canary = newCanary(a.Config.Canary.Interval, source.Target{
+		Org: org, Env: env, Origin: telemetry.Origin{Agent: telemetry.AgentID("agt_agentd." + string(id.Node)), Source: telemetry.SourceSystem},
+	}, a.spool, a.registry)
 }
 
 // Lag is that of the line on its way, where that is longer than the last

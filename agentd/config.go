@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/theazo/observability/agentd/guest"
 	"github.com/theazo/observability/shared/config"
 	"github.com/theazo/observability/shared/logging"
 	"github.com/theazo/observability/shared/telemetry"
@@ -21,6 +22,7 @@ type Config struct {
 	NodeName string `yaml:"node_name" help:"name that people know this host by (default: the host name)"`
 
 	Aggregator struct {
+		Offline   bool     `yaml:"offline" help:"do not connect: records stay in the buffer until this is false again, which needs no restart"`
 		Addresses []string `yaml:"addresses" help:"host:port of the aggregator's ingest server; several are tried in turn"`
 		Enrolment string   `yaml:"enrolment" help:"host:port of the aggregator's enrolment server, needed until the node is enrolled"`
 		JoinToken string   `yaml:"join_token" help:"token from 'aggregator node token', needed until the node is enrolled; ${NAME} reads the environment"`
@@ -57,9 +59,14 @@ type Config struct {
 	Buffer struct {
 		Budget  config.Size `yaml:"budget" help:"most disk space that unsent records may take"`
 		Segment config.Size `yaml:"segment" help:"size of one file of the buffer"`
+		Floor   config.Size `yaml:"floor" help:"disk space that the buffer leaves free on its file system (default: 5 %, at least 512MiB)"`
+
+		EvictAfter time.Duration `yaml:"evict_after" help:"a full buffer stops reading for so long before it gives up the least important records; what can be read again is safer in its file"`
 	} `yaml:"buffer"`
 
 	Intake struct {
+		Multiline bool `yaml:"multiline" help:"keep the lines of a stack trace together as one message"`
+
 		MaxDelay  time.Duration `yaml:"max_delay" help:"longest time that lines wait to be written and sent together while more arrive"`
 		Structure bool          `yaml:"structure" help:"read level, message and fields out of JSON, logfmt and other known formats"`
 		ANSI      string        `yaml:"ansi" help:"terminal escape sequences in messages: strip or keep"`
@@ -72,6 +79,16 @@ type Config struct {
 		Personal []string `yaml:"personal" help:"personal data to take out as well: email, ipv4, phone, iban"`
 		Rules    []string `yaml:"rules" help:"your own, each NAME=PATTERN in RE2; where the pattern has a group, only that is taken out"`
 	} `yaml:"redact"`
+
+	Canary struct {
+		Interval time.Duration `yaml:"interval" help:"time between two lines of agentd's own, whose way to the aggregator is timed; 0: none. Platform nodes need defaults.organisation for it"`
+	} `yaml:"canary"`
+
+	Guest struct {
+		Memory config.Size `yaml:"memory" help:"memory that agentd may take; it gives memory back to stay below, and slows down"`
+		CPUs   int         `yaml:"cpus" help:"processors that it may use at a time"`
+		Nice   int         `yaml:"nice" help:"how far it steps back behind the host's own work, 0 to 19; the systemd unit sets its own"`
+	} `yaml:"guest"`
 
 	Log logging.Config `yaml:"log"`
 }
@@ -89,10 +106,13 @@ func Default() Config {
 	c.Sandbox.Bytes = 1 << 20
 	c.Buffer.Budget = 1 << 30
 	c.Buffer.Segment = 8 << 20
+	c.Buffer.EvictAfter = time.Minute
+	c.Canary.Interval = time.Minute
+	c.Guest.Memory, c.Guest.CPUs = guest.DefaultMemory, 2
 	c.Docker.StatsInterval = 15 * time.Second
 	c.Docker.HeldFiles, c.Docker.HeldBytes = 64, 256<<20
 	c.Intake.MaxDelay = 25 * time.Millisecond
-	c.Intake.Structure, c.Intake.ANSI, c.Intake.Raw = true, "strip", "never"
+	c.Intake.Multiline, c.Intake.Structure, c.Intake.ANSI, c.Intake.Raw = true, true, "strip", "never"
 	c.Redact.Enabled = true
 	c.Log = logging.Default
 	return c
@@ -161,6 +181,18 @@ func (c *Config) Validate() error {
 	}
 	if c.Docker.StatsInterval < 0 || c.Docker.StatsInterval > 0 && c.Docker.StatsInterval < time.Second {
 		bad("docker.stats_interval: %s is neither 0s nor at least 1s", c.Docker.StatsInterval)
+	}
+	if c.Buffer.EvictAfter < 0 {
+		bad("buffer.evict_after: %s is below 0s", c.Buffer.EvictAfter)
+	}
+	if c.Canary.Interval < 0 || c.Canary.Interval > 0 && c.Canary.Interval < time.Second {
+		bad("canary.interval: %s is neither 0s nor at least 1s", c.Canary.Interval)
+	}
+	if c.Guest.Memory < 32<<20 {
+		bad("guest.memory: %s is below 32MiB, which agentd needs", c.Guest.Memory)
+	}
+	if c.Guest.CPUs < 1 || c.Guest.Nice < 0 || c.Guest.Nice > 19 {
+		bad("guest: cpus is at least 1, nice is 0 to 19")
 	}
 	if _, err := c.intakeConfig(); err != nil {
 		bad("intake: %w", err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/theazo/observability/agentd/guest"
 	"github.com/theazo/observability/agentd/intake"
 	"github.com/theazo/observability/agentd/redact"
 )
@@ -22,8 +23,18 @@ func (c *Config) intakeConfig() (intake.Config, error) {
 		return intake.Config{}, fmt.Errorf("ansi: %q is neither strip nor keep", c.Intake.ANSI)
 	}
 	return intake.Config{
-		MaxDelay: c.Intake.MaxDelay, NoStructure: !c.Intake.Structure, KeepANSI: c.Intake.ANSI == "keep", KeepRaw: raw,
+		MaxDelay: c.Intake.MaxDelay, NoStructure: !c.Intake.Structure, NoMultiline: !c.Intake.Multiline, KeepANSI: c.Intake.ANSI == "keep", KeepRaw: raw,
 	}, nil
+}
+
+// guestConfig is what the settings below guest say. A command's agentd leaves
+// priorities alone: its child would inherit them.
+func (c *Config) guestConfig(command bool) guest.Config {
+	cfg := guest.Config{Memory: int64(c.Guest.Memory), MaxProcs: c.Guest.CPUs, Nice: c.Guest.Nice}
+	if command {
+		cfg.Nice = 0
+	}
+	return cfg
 }
 
 // redactor makes what takes secrets out, or nil where nothing does.

@@ -43,7 +43,7 @@ func ownerOfSocket(ctx context.Context, path string) (pid int, err error) {
 	var cred *unix.Ucred
 	var credErr error
 	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) //nolint:gosec // a descriptor fits
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
 		return 0, err
 	}
@@ -146,8 +146,8 @@ func (x *examination) disk() {
 
 func (x *examination) room(st *unix.Statfs_t) {
 	const check = "disk space"
-	block := uint64(st.Bsize) //nolint:gosec // a block's size is positive
-	size, free := int64(st.Blocks*block), int64(st.Bavail*block)
+	block := uint64(st.Bsize)                                    //nolint:gosec // a block's size is positive
+	size, free := int64(st.Blocks*block), int64(st.Bavail*block) //nolint:gosec // no disk has 8 EiB
 	floor := max(size/floorShare, floorLeast)
 	budget := int64(x.cfg.Buffer.Budget)
 	used := int64(0)
@@ -231,7 +231,7 @@ func (x *examination) fsync(dir string) {
 	for start := time.Now(); len(took) < fsyncTries && time.Since(start) < fsyncLimit; {
 		before := time.Now()
 		if _, err = f.Write(block); err == nil {
-			err = unix.Fdatasync(int(f.Fd())) //nolint:gosec // a descriptor fits
+			err = unix.Fdatasync(int(f.Fd()))
 		}
 		if err != nil {
 			x.add(health.Fail, check, "a write of 64 KiB to "+dir+": "+err.Error(), "look at the disk (dmesg, df)")
@@ -288,7 +288,7 @@ func (x *examination) descriptors() {
 	limit, used, whose := int64(0), -1, "this shell's limit"
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err == nil {
-		limit = int64(min(r.Max, 1<<40)) //nolint:gosec // Go raises the soft limit to the hard one at start
+		limit = int64(min(r.Max, 1<<40)) // Go raises the soft limit to the hard one at start
 	}
 	if x.pid > 0 {
 		dir := filepath.Join("/proc", strconv.Itoa(x.pid))
@@ -316,7 +316,7 @@ func (x *examination) descriptors() {
 
 // openFilesLimit reads the soft limit out of /proc/PID/limits.
 func openFilesLimit(path string) (int64, error) {
-	f, err := os.Open(path)
+	f, err := os.Open(path) //nolint:gosec // of /proc
 	if err != nil {
 		return 0, err
 	}
@@ -346,7 +346,7 @@ func (x *examination) files() {
 		}
 		closed := 0
 		for _, n := range names {
-			f, err := os.Open(n)
+			f, err := os.Open(n) //nolint:gosec // the operator named it
 			if err != nil {
 				closed++
 				continue

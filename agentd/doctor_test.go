@@ -98,7 +98,7 @@ func writeIdentity(t *testing.T, dir string, from, until time.Time) {
 func privateDir(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o700); err != nil { //nolint:gosec // a directory
+	if err := os.Chmod(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -180,7 +180,7 @@ func TestTheDoctorAsksTheRunningAgent(t *testing.T) {
 
 func TestTheDoctorLooksAtTheStateDirectory(t *testing.T) {
 	open := privateDir(t)
-	if err := os.Chmod(open, 0o755); err != nil { //nolint:gosec // what is looked for
+	if err := os.Chmod(open, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	wantFinding(t, examine(t, "-state_dir", open), health.Warn, "state directory", "chmod 0700")

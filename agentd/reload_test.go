@@ -28,7 +28,7 @@ func TestAChangedConfigurationIsAppliedWithoutARestart(t *testing.T) {
 	var mu sync.Mutex
 	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Info, Output: &lockedWriter{mu: &mu, b: &out}})
 	reload := make(chan Config)
-	a := &agent{Options: Options{Config: Default(), Log: log, Reload: reload}}
+	a := &agent{Options: Options{Config: Default(), Log: log, Reload: reload}, offline: newToggle(false)}
 	a.sources = &sources{durable: func() map[string][]byte { return nil }, log: log}
 	w := &waiting{started: make(chan struct{}), ended: make(chan struct{})}
 	a.sources.start = func(ctx context.Context, src source.Source) { _ = src.Run(ctx, nil, nil) }
@@ -52,6 +52,36 @@ func TestAChangedConfigurationIsAppliedWithoutARestart(t *testing.T) {
 	defer mu.Unlock()
 	if !log.IsDebug() || a.Config.Docker.Exclude == nil || a.Config.Buffer.Budget == next.Buffer.Budget || !strings.Contains(out.String(), "take effect at the next start only") {
 		t.Fatalf("config %+v, log:\n%s", a.Config, out.String())
+	}
+}
+
+// Offline, nothing connects and the buffer keeps what comes; that needs no
+// restart, in both directions.
+func TestOfflineIsASwitch(t *testing.T) {
+	a := &agent{Options: Options{Config: Default(), Log: hclog.NewNullLogger()}, offline: newToggle(true)}
+	ctx, cancel := context.WithCancel(t.Context())
+	runs := make(chan bool, 8)
+	done := make(chan error, 1)
+	go func() {
+		done <- a.whileOnline(ctx, func(ctx context.Context) error {
+			runs <- true
+			<-ctx.Done()
+			runs <- false
+			return nil
+		})
+	}()
+	for i := range 4 {
+		if len(runs) != 0 {
+			t.Fatal("it connects while it is offline")
+		}
+		a.offline.set(i%2 == 1)
+		if up := <-runs; up != (i%2 == 0) {
+			t.Fatalf("step %d: connected %v", i, up)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -35,12 +35,32 @@ func (a *agent) report() telemetry.NodeReport {
 		At: time.Now().UTC(), StartedAt: a.startedAt, BufferBytes: stats.Disk, BufferBudget: stats.Budget, Counts: a.counts(&stats),
 		Sequences: sequences(a.spool.Ledger()),
 	}
+	r.Pressure = a.pressure()
+	if a.canary != nil {
+		r.CanaryLag = a.canary.Lag()
+	}
 	for _, lane := range stats.Lane {
 		if lane.Frames > 0 && !lane.Oldest.IsZero() && (r.Oldest.IsZero() || lane.Oldest.Before(r.Oldest)) {
 			r.Oldest = lane.Oldest.UTC()
 		}
 	}
 	return r
+}
+
+// mostOfBuffer is how much a full buffer counts as pressure: enough that lines
+// wait to be sent in larger frames, and not so much that any are sampled. What a
+// full buffer gives up is the buffer's to decide, and most sources are read
+// again later.
+const mostOfBuffer = 0.85
+
+// pressure says how hard the node is pressed, 0 to 1: by its host, and by the
+// fill of its buffer.
+func (a *agent) pressure() float64 {
+	if a.guest == nil {
+		return 0
+	}
+	used, ceiling := a.spool.Fill()
+	return max(a.guest.Pressure(), mostOfBuffer*min(float64(used)/float64(max(ceiling, 1)), 1))
 }
 
 // sequences are the spool's, those with most in flight first: a report has

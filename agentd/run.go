@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/theazo/observability/agentd/guest"
 	"github.com/theazo/observability/agentd/intake"
 	"github.com/theazo/observability/agentd/source"
 	"github.com/theazo/observability/agentd/spool"
@@ -46,12 +47,12 @@ type Options struct {
 
 // Run runs the agent until ctx ends, or its command has.
 func Run(ctx context.Context, o Options) error {
-	a := &agent{Options: o, startedAt: time.Now().UTC(), registry: prometheus.NewRegistry()}
+	a := &agent{Options: o, startedAt: time.Now().UTC(), registry: prometheus.NewRegistry(), offline: newToggle(o.Config.Aggregator.Offline)}
 	a.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := a.open(); err != nil {
 		return err
 	}
-	a.registry.MustRegister(newBufferMetrics(a.spool.Stats))
+	a.registry.MustRegister(newBufferMetrics(a.spool.Stats), newLedgerMetrics(a.spool.Ledger))
 	err := a.run(ctx)
 	return errors.Join(err, a.spool.Close())
 }
@@ -63,6 +64,9 @@ type agent struct {
 	spool     *spool.Spool
 	intake    *intake.Intake
 	sources   *sources
+	guest     *guest.Guest
+	canary    *canary // nil: none
+	offline   *toggle
 
 	mu     sync.Mutex
 	uplink *uplink.Uplink // nil until the node is enrolled
@@ -79,6 +83,7 @@ func (a *agent) open() error {
 	var err error
 	a.spool, err = spool.Open(spool.Options{
 		Dir: a.stateDir("buffer"), SegmentBytes: int64(a.Config.Buffer.Segment), Budget: int64(a.Config.Buffer.Budget),
+		Floor: int64(a.Config.Buffer.Floor), EvictAfter: a.Config.Buffer.EvictAfter,
 		Log: a.Log.Named("spool"), TombstoneBody: tombstoneBody,
 	})
 	if err != nil {
@@ -101,12 +106,17 @@ func (a *agent) run(ctx context.Context) error {
 	if content.Redactor, err = a.Config.redactor(a.registry); err != nil {
 		return fmt.Errorf("redact: %w", err)
 	}
-	content.RequireOrg = a.namesOrganisations(identity)
+	keep := context.WithoutCancel(ctx)
+	guestCtx, stopGuest := context.WithCancel(keep)
+	a.guest = guest.Start(guestCtx, a.Config.guestConfig(a.Command != nil), a.Log.Named("guest"), a.registry)
+	defer a.guest.Wait()
+	defer stopGuest()
+	content.RequireOrg, content.Pressure = a.namesOrganisations(identity), a.pressure
 	a.intake = intake.New(content, q, a.Log.Named("intake"), a.registry)
 	a.sources = &sources{intake: a.intake, durable: a.spool.Positions, log: a.Log, registerer: a.registry}
 	a.sources.start = a.sources.supervise
 
-	keep := context.WithoutCancel(ctx)
+	a.makeCanary(identity)
 	uplinkCtx, stopUplink := context.WithCancel(keep)
 	intakeCtx, stopIntake := context.WithCancel(keep)
 	statusCtx, stopStatus := context.WithCancel(keep)
@@ -154,6 +164,9 @@ func (a *agent) runSources(ctx context.Context) error {
 		list, err := configuredSources(&a.Config, a.spool.Positions, a.Log, a.sources.registerer)
 		if err != nil {
 			return err
+		}
+		if a.canary != nil {
+			list = append(list, a.canary)
 		}
 		if !a.runUntilChange(ctx, list) {
 			return nil
@@ -225,6 +238,7 @@ func (a *agent) runUplink(ctx context.Context, id *uplink.Identity, q queue) err
 	}
 	u, err := uplink.New(uplink.Config{
 		Addresses: a.Config.Aggregator.Addresses, StateDir: a.Config.StateDir, NodeName: a.Config.nodeName(), Version: a.Version,
+		Report: a.report,
 	}, q, a.Log.Named("uplink"), a.registry)
 	if err != nil {
 		return err
@@ -232,7 +246,38 @@ func (a *agent) runUplink(ctx context.Context, id *uplink.Identity, q queue) err
 	a.mu.Lock()
 	a.uplink = u
 	a.mu.Unlock()
-	return u.Run(ctx)
+	return a.whileOnline(ctx, u.Run)
+}
+
+// whileOnline runs the uplink except while the configuration says offline.
+func (a *agent) whileOnline(ctx context.Context, run func(context.Context) error) error {
+	for ctx.Err() == nil {
+		offline, changed := a.offline.get()
+		if offline {
+			a.Log.Warn("aggregator.offline is set: records stay in the buffer", "budget", a.Config.Buffer.Budget.String())
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		online, stop := context.WithCancel(ctx)
+		var watch sync.WaitGroup
+		watch.Go(func() {
+			select {
+			case <-changed:
+				stop()
+			case <-online.Done():
+			}
+		})
+		err := run(online)
+		stop()
+		watch.Wait()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // drain waits until everything on disk is acknowledged, for as long as that
@@ -269,7 +314,10 @@ func (a *agent) drain(ctx, keep context.Context) {
 }
 
 func (a *agent) status() Status {
-	s := Status{Version: a.Version, NodeName: a.Config.nodeName(), StartedAt: a.startedAt, Buffer: a.spool.Stats(), Sources: a.sources.names()}
+	s := Status{Version: a.Version, NodeName: a.Config.nodeName(), StartedAt: a.startedAt, Buffer: a.spool.Stats(), Ledger: a.spool.Ledger(), Sources: a.sources.names(), Guest: a.guest.Status()}
+	if a.canary != nil {
+		s.CanaryLag = a.canary.Lag()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.uplink != nil {
@@ -311,7 +359,8 @@ func (a *agent) apply(next Config) (restartSources bool) {
 	a.Log.SetLevel(logging.Level(next.Log.Level))
 	restartSources = sourceSettings(&old) != sourceSettings(&next)
 	a.Config.Docker, a.Config.Files, a.Config.Defaults, a.Config.Sandbox = next.Docker, next.Files, next.Defaults, next.Sandbox
-	a.Config.Log.Level = next.Log.Level
+	a.Config.Log.Level, a.Config.Aggregator.Offline = next.Log.Level, next.Aggregator.Offline
+	a.offline.set(next.Aggregator.Offline)
 	was, errWas := config.YAML(&a.Config)
 	is, errIs := config.YAML(&next)
 	if errWas != nil || errIs != nil || string(was) != string(is) {

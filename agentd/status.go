@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/theazo/observability/agentd/guest"
 	"github.com/theazo/observability/agentd/spool"
 	"github.com/theazo/observability/agentd/uplink"
 	"github.com/theazo/observability/shared/config"
@@ -31,6 +32,10 @@ type Status struct {
 	Uplink    uplink.Status `json:"uplink"`
 	Buffer    spool.Stats   `json:"buffer"`
 	Sources   []string      `json:"sources"`
+	// Ledger are the sequences of which something may still be in flight.
+	Ledger    []spool.Sequence `json:"ledger"`
+	Guest     guest.Status     `json:"guest"`
+	CanaryLag time.Duration    `json:"canaryLagNanos,omitempty"`
 }
 
 // socketPath is the only door of a running agent: a unix socket that only its
@@ -109,8 +114,20 @@ func (s *Status) Text() string {
 	s.identityText(line)
 	s.uplinkText(line)
 	s.bufferText(line)
+	ledgerText(line, ledgerTotals(s.Ledger))
+	if s.CanaryLag > 0 {
+		line("canary", "a line takes %s from here until it is committed", s.CanaryLag.Round(100*time.Microsecond))
+	}
+	line("memory", "%s of the %s it may take%s", config.Size(s.Guest.Resident), config.Size(s.Guest.Budget), pressureText(s.Guest.Pressure))
 	line("sources", "%s", strings.Join(s.Sources, ", "))
 	return b.String()
+}
+
+func pressureText(pressure float64) string {
+	if pressure < 0.5 {
+		return ""
+	}
+	return fmt.Sprintf("; the host is pressed (%.0f %%), debug lines wait", 100*pressure)
 }
 
 func (s *Status) identityText(line func(name, format string, args ...any)) {
@@ -159,7 +176,19 @@ func (s *Status) bufferText(line func(name, format string, args ...any)) {
 		line(telemetry.Lane(i).String(), "%s", text)
 	}
 	line("buffer", "%s of %s on disk", config.Size(b.Disk), config.Size(b.Budget))
-	if b.Lost > 0 {
-		line("damage", "%d records were lost to damage on disk, in %d places", b.Lost, b.Corrupt)
+	if b.Low {
+		line("disk", "nearly full: the buffer may use %s now", config.Size(b.Ceiling))
+	}
+	var evicted uint64
+	for lane := range b.Evicted {
+		for class := range b.Evicted[lane] {
+			evicted += b.Evicted[lane][class].Records
+		}
+	}
+	if evicted > 0 {
+		line("gave way", "%d records were given up for others because the buffer was full; gaps tell of them", evicted)
+	}
+	if b.Corrupt > 0 {
+		line("damage", "%d places were found damaged on disk; gaps tell what was lost", b.Corrupt)
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 func TestStatusIsForTheOwnUserAndSaysWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
-	stats := spool.Stats{Disk: 1 << 20, Budget: 1 << 30, Lost: 7, Corrupt: 1}
+	stats := spool.Stats{Disk: 1 << 20, Budget: 1 << 30, Lost: 7, Corrupt: 2}
 	stats.Lane[0] = spool.LaneStats{Frames: 3, Bytes: 4 << 10, Oldest: time.Now().Add(-time.Minute)}
 	want := Status{
 		Version: "v1", NodeName: "host", StartedAt: time.Now(), Sources: []string{"docker"}, Buffer: stats,
@@ -44,7 +44,7 @@ func TestStatusIsForTheOwnUserAndSaysWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := got.Text()
-	for _, part := range []string{"nod_1 of org_1", "not connected: certificate revoked", "3 frames wait, 4KiB", "the oldest for up to 1m0s", "1MiB of 1GiB", "7 records were lost"} {
+	for _, part := range []string{"nod_1 of org_1", "not connected: certificate revoked", "3 frames wait, 4KiB", "the oldest for up to 1m0s", "1MiB of 1GiB", "2 places were found damaged"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("%q is missing in:\n%s", part, text)
 		}
