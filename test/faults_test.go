@@ -56,6 +56,7 @@ func TestFaultEachPartIsKilledInTurn(t *testing.T) {
 	awaitTotal(t, a.Client(tenant), lines, "agentId", "agt_numbers")
 	checkNumbered(t, "GET /v1/logs", must(a.Client(tenant).AllLogs(t.Context(), "agentId", "agt_numbers"))(t), lines)
 	checkNumbered(t, "the stream", f.await(t, lines), lines)
+	auditLedger(t, a.Client(tenant), must(a.Client(tenant).Logs(t.Context(), "limit", "1"))(t).Total)
 	t.Logf("%d kills; the stream was opened %d times, gaps %v", kills, f.opened, f.gaps)
 	if f.opened < 3 {
 		t.Errorf("the stream was opened %d times: the aggregator's kills did not reach it", f.opened)
