@@ -22,9 +22,10 @@ const linegen = "github.com/theazo/observability/test/cmd/linegen"
 
 // life is a source that reads an engine, in a test.
 type life struct {
-	src  *Source
-	sink *sourcetest.Sink
-	stop func() []sourcetest.Record
+	src      *Source
+	registry *prometheus.Registry
+	sink     *sourcetest.Sink
+	stop     func() []sourcetest.Record
 }
 
 // start reads the engine from where records left off, only this test's
@@ -42,12 +43,13 @@ func startVia(t *testing.T, host string, from []sourcetest.Record, via func(sour
 		f(&cfg)
 	}
 	log := hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, Output: testWriter{t}})
-	src, err := New(cfg, log, prometheus.NewRegistry())
+	registry := prometheus.NewRegistry()
+	src, err := New(cfg, log, registry)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &life{src: src, sink: sourcetest.NewSink(from...)}
+	l := &life{src: src, registry: registry, sink: sourcetest.NewSink(from...)}
 	var to source.Sink = l.sink
 	if via != nil {
 		to = via(l.sink)
