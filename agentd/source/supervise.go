@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -25,17 +23,15 @@ const (
 // Supervise runs src until ctx ends and starts it again whenever it fails,
 // after a pause that grows. It returns when the last run has returned.
 //
-// resume is called once and returns the positions that were durable when
-// agentd started. A later run goes on from there and from all that this
-// process's sink has accepted since, so that a restart repeats nothing.
+// resume is called before each run: it returns the durable positions, and over
+// them those of all that the sink has accepted, so that a restart repeats
+// nothing.
 func Supervise(ctx context.Context, src Source, resume func() Positions, to Sink, log hclog.Logger) {
 	log = log.With("source", src.Name())
-	sink := &remembering{to: to, at: Positions{}}
-	maps.Copy(sink.at, resume())
 	pause := retry.Backoff{Min: shortestPause, Max: longestPause}
 	for ctx.Err() == nil {
 		started := time.Now()
-		err := runOnce(ctx, src, sink.positions(), sink)
+		err := runOnce(ctx, src, resume(), to)
 		if ctx.Err() != nil {
 			if err != nil && !errors.Is(err, ctx.Err()) {
 				log.Warn("source stopped uncleanly", "error", err)
@@ -65,31 +61,6 @@ func runOnce(ctx context.Context, src Source, resume Positions, to Sink) (err er
 		}
 	}()
 	return src.Run(ctx, resume, to)
-}
-
-// remembering passes batches on and keeps the positions that went with those
-// that the sink accepted.
-type remembering struct {
-	to Sink
-
-	mu sync.Mutex
-	at Positions
-}
-
-func (r *remembering) Emit(ctx context.Context, b *Batch) error {
-	if err := r.to.Emit(ctx, b); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.at.Apply(b.Positions)
-	return nil
-}
-
-func (r *remembering) positions() Positions {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return maps.Clone(r.at)
 }
 
 // Apply puts newer positions over p: a null value forgets its key.
