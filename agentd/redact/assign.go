@@ -197,6 +197,8 @@ func (s *scan) separator(first, end int) (at int, separator byte, ok bool) {
 		return s.skip(p, ' ', 16), c, true
 	case c == '>' && gap == end: // <password>
 		return gap + 1, '>', true
+	case c == ',' && closed && s.valueMember(gap) > 0: // {"name":"DB_PASSWORD","value":"…"}
+		return s.valueMember(gap), ':', true
 	case c == ',' && closed && flag: // "--password", "…"
 		p = s.skip(gap+1, ' ', 2)
 		return p, '=', s.isQuote(p)
@@ -208,6 +210,20 @@ func (s *scan) separator(first, end int) (at int, separator byte, ok bool) {
 		return gap, ' ', true
 	}
 	return 0, 0, false
+}
+
+// valueMember returns the position after ,"value": or 0.
+func (s *scan) valueMember(at int) int {
+	const member = "value"
+	p := s.skip(s.skip(at+1, ' ', 2), '\\', 8)
+	if !s.isQuote(p) || p+1+len(member) > len(s.text) || string(s.text[p+1:p+1+len(member)]) != member {
+		return 0
+	}
+	p = s.skip(p+1+len(member), '\\', 8)
+	if !s.isQuote(p) || s.byteAt(p+1) != ':' {
+		return 0
+	}
+	return s.skip(p+2, ' ', 2)
 }
 
 func (s *scan) skip(at int, c byte, most int) int {

@@ -100,6 +100,10 @@ func (b *builder) forms() {
 		b.r.pem = n
 		b.keyword("PRIVATE KEY", false, func(s *scan, start, end int) { s.privateKey(n, start, end) })
 	}
+	if n, wanted := b.rule("password"); wanted {
+		b.keyword("curl ", false, func(s *scan, _, end int) { s.curlUser(n, end) })
+		b.keyword("sshpass -p", false, func(s *scan, _, end int) { s.argument(n, s.skip(end, ' ', 1), 0) })
+	}
 	if n, wanted := b.rule("url-password"); wanted {
 		b.keyword("://", false, func(s *scan, start, end int) { s.urlPassword(n, start, end) })
 	}

@@ -109,6 +109,56 @@ func (s *scan) urlPassword(rule ruleNumber, start, end int) {
 	}
 }
 
+// curlUser adds the password in curl -u user:password, whose arguments begin
+// at end.
+func (s *scan) curlUser(rule ruleNumber, end int) {
+	const window, longestName = 256, 64
+	arguments := s.text[end-1 : min(len(s.text), end+window)]
+	s.steps += 2 * len(arguments)
+	for _, flag := range [...]string{" -u ", " --user "} {
+		i := bytes.Index(arguments, []byte(flag))
+		if i < 0 {
+			continue
+		}
+		p := end - 1 + i + len(flag)
+		quote := byte(0)
+		if s.isQuote(p) {
+			quote = s.text[p]
+			p++
+		}
+		user := p
+		for p-user < longestName && (s.is(dotted, p) || s.byteAt(p) == '@' || s.byteAt(p) == '+') {
+			p++
+		}
+		if s.byteAt(p) == ':' {
+			s.argument(rule, p+1, quote)
+		}
+	}
+}
+
+// argument adds what is a command's argument from a position on, before which
+// a quote may be open.
+func (s *scan) argument(rule ruleNumber, from int, quote byte) {
+	if quote == 0 && s.isQuote(from) {
+		quote = s.text[from]
+		from++
+	}
+	from = skipMarkers(s.text, from)
+	if from < s.genericEnd {
+		return
+	}
+	to, closed := 0, false
+	if quote != 0 {
+		to, closed = s.quoteEnd(from, quote, false)
+	}
+	if !closed {
+		to = s.bareEnd(from)
+	}
+	if to > from && !placeholder(s.text[from:min(to, from+maxValue)]) {
+		s.generic(rule, from, to)
+	}
+}
+
 func endsAuthority(c byte) bool {
 	return c <= ' ' || strings.IndexByte("/?#\"'`<>\\|", c) >= 0
 }

@@ -73,7 +73,7 @@ func terminalWidth(w io.Writer) (width int, terminal bool) {
 	if !ok {
 		return without, false
 	}
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ) //nolint:gosec // a descriptor fits
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
 		return without, false
 	}
