@@ -15,6 +15,7 @@ import (
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
+	"golang.org/x/sync/errgroup"
 )
 
 // images made so far, by engine and program.
@@ -82,7 +83,16 @@ type RunOptions struct {
 // ends. It returns its full id.
 func (e *Engine) Create(t testing.TB, o RunOptions) string {
 	t.Helper()
-	created, err := e.c.ContainerCreate(t.Context(), client.ContainerCreateOptions{
+	id, err := e.create(t.Context(), &o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.removeAtEnd(t, id)
+	return id
+}
+
+func (e *Engine) create(ctx context.Context, o *RunOptions) (id string, err error) {
+	created, err := e.c.ContainerCreate(ctx, client.ContainerCreateOptions{
 		Config: &container.Config{
 			Image: o.Image, Cmd: o.Cmd, Labels: o.Labels, Env: o.Env, Tty: o.TTY, NetworkDisabled: true,
 		},
@@ -93,15 +103,46 @@ func (e *Engine) Create(t testing.TB, o RunOptions) string {
 		},
 	})
 	if err != nil {
-		t.Fatalf("create a container of %s: %v", o.Image, err)
+		return "", fmt.Errorf("create a container of %s: %w", o.Image, err)
 	}
+	return created.ID, nil
+}
+
+func (e *Engine) removeAtEnd(t testing.TB, id string) {
+	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), Patience)
 		defer cancel()
 		// One that removes itself may be gone, and a stopped engine's go with it.
-		_, _ = e.c.ContainerRemove(ctx, created.ID, client.ContainerRemoveOptions{Force: true})
+		_, _ = e.c.ContainerRemove(ctx, id, client.ContainerRemoveOptions{Force: true})
 	})
-	return created.ID
+}
+
+// RunMany creates and starts n containers, so many at a time, and returns their
+// full ids.
+func (e *Engine) RunMany(t testing.TB, n, parallel int, o RunOptions) []string {
+	t.Helper()
+	ids := make([]string, n)
+	group, ctx := errgroup.WithContext(t.Context())
+	group.SetLimit(parallel)
+	for i := range ids {
+		group.Go(func() (err error) {
+			if ids[i], err = e.create(ctx, &o); err == nil {
+				_, err = e.c.ContainerStart(ctx, ids[i], client.ContainerStartOptions{})
+			}
+			return err
+		})
+	}
+	err := group.Wait()
+	for _, id := range ids {
+		if id != "" {
+			e.removeAtEnd(t, id)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
 }
 
 // StartContainer starts a container.
