@@ -22,6 +22,7 @@ type scripted struct {
 	events  chan engineEvent
 	list    func() []listed
 	inspect func(ctx context.Context, id string) (*details, error) // nil: all are gone
+	info    engineInfo
 }
 
 func (s *scripted) Ping(context.Context) error { return nil }
@@ -49,7 +50,7 @@ func (s *scripted) Events(ctx context.Context, _ time.Time) (<-chan engineEvent,
 
 func (s *scripted) List(context.Context) ([]listed, error)       { return s.list(), nil }
 func (s *scripted) Close() error                                 { return nil }
-func (s *scripted) Info(context.Context) (engineInfo, error)     { return engineInfo{}, nil }
+func (s *scripted) Info(context.Context) (engineInfo, error)     { return s.info, nil }
 func (s *scripted) Stats(context.Context, string) (usage, error) { return usage{}, errGone }
 
 func (s *scripted) Inspect(ctx context.Context, id string) (*details, error) {

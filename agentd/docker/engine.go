@@ -44,9 +44,13 @@ type engine interface {
 
 // engineInfo is what the engine says of itself.
 type engineInfo struct {
-	Version string
-	Root    string // DockerRootDir
-	Local   bool   // reached by a socket of this machine: its files are ours to read
+	Version     string
+	API         string // version of the API that both speak
+	Endpoint    string
+	Root        string // DockerRootDir
+	Local       bool   // reached by a socket of this machine: its files are ours to read
+	LogDriver   string // of new containers
+	LiveRestore bool
 }
 
 // engineEvent is one event of a container.
@@ -69,6 +73,7 @@ type details struct {
 	ID, Name, Image string
 	Labels          map[string]string
 	Driver          string
+	LogOpts         map[string]string
 	LogPath         string
 	TTY             bool
 	Running         bool
@@ -141,8 +146,9 @@ func (m *mobyEngine) Info(ctx context.Context) (engineInfo, error) {
 		return engineInfo{}, err
 	}
 	return engineInfo{
-		Version: r.Info.ServerVersion, Root: r.Info.DockerRootDir,
-		Local: strings.HasPrefix(m.client().DaemonHost(), "unix://"),
+		Version: r.Info.ServerVersion, API: m.client().ClientVersion(), Endpoint: m.client().DaemonHost(),
+		Root: r.Info.DockerRootDir, Local: strings.HasPrefix(m.client().DaemonHost(), "unix://"),
+		LogDriver: r.Info.LoggingDriver, LiveRestore: r.Info.LiveRestoreEnabled,
 	}, nil
 }
 
@@ -225,7 +231,7 @@ func (m *mobyEngine) Inspect(ctx context.Context, id string) (*details, error) {
 	}
 	d := &details{
 		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Image: c.Config.Image, Labels: c.Config.Labels,
-		Driver: c.HostConfig.LogConfig.Type, LogPath: c.LogPath, TTY: c.Config.Tty,
+		Driver: c.HostConfig.LogConfig.Type, LogOpts: c.HostConfig.LogConfig.Config, LogPath: c.LogPath, TTY: c.Config.Tty,
 		Running: c.State.Running, Paused: c.State.Paused,
 		Created: engineTime(c.Created), Started: engineTime(c.State.StartedAt), Finished: engineTime(c.State.FinishedAt),
 		ExitCode: c.State.ExitCode, OOMKilled: c.State.OOMKilled,
