@@ -38,9 +38,9 @@ test: ## Install what is missing and run all tests: unit, race, PostgreSQL, Dock
 ##@ Build it
 
 .PHONY: build
-build: dashboard ## Build bin/agentd, bin/aggregator (with the dashboard in it) and bin/sampleagent.
+build: dashboard ## Build bin/agentd, bin/agentd-exec, bin/aggregator (with the dashboard in it) and bin/sampleagent.
 	@echo "build: Go programs ($(VERSION))"
-	@$(GO_BUILD) -o bin/ ./agentd/cmd/agentd ./aggregator/cmd/aggregator ./test/cmd/sampleagent ./test/cmd/linegen
+	@$(GO_BUILD) -o bin/ ./agentd/cmd/agentd ./agentd/cmd/agentd-exec ./aggregator/cmd/aggregator ./test/cmd/sampleagent ./test/cmd/linegen
 
 .PHONY: dashboard
 dashboard: bin/.dashboard ## Build the web app into dashboard/dist, when its sources changed.
@@ -96,11 +96,22 @@ faults: build ## Only the fault tests: kill -9 of each part in turn, rotation, r
 fuzz: ## Run every fuzz target for FUZZTIME (default 10s) each.
 	@tools/fuzz
 
+.PHONY: sweep
+sweep: ## Kill writers of the buffer at every call and cut the power under others: KILLS=10000 CUTS=5000 (hours; as root).
+	@$(GO_BUILD) -o bin/spoolsweep ./test/cmd/spoolsweep
+	@exec bin/spoolsweep -kills $(or $(KILLS),1000) -cuts $(or $(CUTS),500)
+
 .PHONY: bench-path
 bench-path: build ## Measure the path: latency of a line, CPU of a million, time to start.
 	@tools/setup run
 	@$(GO_BUILD) -o bin/benchpath ./test/cmd/benchpath
 	@exec bin/benchpath
+
+.PHONY: bench-agentd
+bench-agentd: build ## Measure agentd alone: CPU, memory and disk per line, latency, faults, bursts (about 20 minutes; BENCH="-only live" for a part).
+	@tools/setup run
+	@$(GO_BUILD) -o bin/benchagentd ./test/cmd/benchagentd
+	@exec bin/benchagentd $(BENCH)
 
 .PHONY: clean
 clean: ## Remove what was built; the data of `make run` in .run stays (remove it by hand).
