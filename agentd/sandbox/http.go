@@ -43,6 +43,8 @@ func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	from.token, path = splitToken(r.URL.Path)
 	handler := s.routes[path]
 	switch {
+	case handler == nil && isGRPC(r):
+		refuseGRPC(w, telemetry.Failf(telemetry.NotFound, "Of gRPC's methods only Export of OTLP's logs, traces and metrics is understood here."))
 	case handler == nil:
 		fail(w, telemetry.Failf(telemetry.NotFound, "There is nothing at %.100s; see GET /.", path))
 	case r.Header.Get("Origin") != "":

@@ -54,36 +54,51 @@ func http2Limits() *http.HTTP2Config {
 	}
 }
 
+// isGRPC reports whether a request is a call of gRPC.
+func isGRPC(r *http.Request) bool {
+	kind := r.Header.Get("Content-Type")
+	return r.ProtoMajor == 2 && r.Method == http.MethodPost && (kind == "application/grpc" || kind == "application/grpc+proto")
+}
+
 // grpc answers one of OTLP's methods.
 func (c *collector) grpc(signal otlp.Signal) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		kind := r.Header.Get("Content-Type")
-		if r.ProtoMajor != 2 || r.Method != http.MethodPost || kind != "application/grpc" && kind != "application/grpc+proto" {
+		if !isGRPC(r) {
 			w.Header().Set("Accept-Post", "application/grpc, application/grpc+proto")
 			w.WriteHeader(http.StatusUnsupportedMediaType)
 			return
 		}
-		h := w.Header()
-		h.Set("Content-Type", kind)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Grpc-Accept-Encoding", "gzip,zstd,identity")
-		h.Set("Trailer", "Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin")
-		w.WriteHeader(http.StatusOK)
 		result, err := c.call(r, signal)
 		if err != nil {
-			code := grpcCode(err)
-			message, retry := refusal(err)
-			h.Set("Grpc-Status", strconv.Itoa(int(code)))
-			h.Set("Grpc-Message", percentEncode(message))
-			if retry > 0 {
-				h.Set("Grpc-Status-Details-Bin", base64.RawStdEncoding.EncodeToString(retryInfo(code, message, retry)))
-			}
+			refuseGRPC(w, err)
 			return
 		}
+		startGRPC(w)
 		body := result.Response(otlp.Protobuf)
 		frame := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))) //nolint:gosec // a status message
 		_, _ = w.Write(append(frame, body...))                               //nolint:gosec // no browser takes application/grpc for a page; a client that has gone needs nothing
-		h.Set("Grpc-Status", strconv.Itoa(grpcOK))
+		w.Header().Set("Grpc-Status", strconv.Itoa(grpcOK))
+	}
+}
+
+// startGRPC begins an answer, whose status stands in the trailers.
+func startGRPC(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Content-Type", "application/grpc")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Grpc-Accept-Encoding", "gzip,zstd,identity")
+	h.Set("Trailer", "Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin")
+	w.WriteHeader(http.StatusOK)
+}
+
+func refuseGRPC(w http.ResponseWriter, err error) {
+	startGRPC(w)
+	h, code := w.Header(), grpcCode(err)
+	message, retry := refusal(err)
+	h.Set("Grpc-Status", strconv.Itoa(int(code)))
+	h.Set("Grpc-Message", percentEncode(message))
+	if retry > 0 {
+		h.Set("Grpc-Status-Details-Bin", base64.RawStdEncoding.EncodeToString(retryInfo(code, message, retry)))
 	}
 }
 

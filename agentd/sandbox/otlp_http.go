@@ -26,7 +26,7 @@ const (
 
 var grpcCodes = map[telemetry.Code]uint32{
 	telemetry.InvalidRequest: grpcInvalidArgument, telemetry.Forbidden: grpcPermissionDenied, telemetry.Unauthorized: grpcUnauthenticated,
-	telemetry.RateLimited: grpcResourceExhausted, telemetry.Unavailable: grpcUnavailable,
+	telemetry.RateLimited: grpcResourceExhausted, telemetry.Unavailable: grpcUnavailable, telemetry.NotFound: grpcUnimplemented,
 }
 
 // grpcCode is the code of a refusal. What is too large is an invalid argument
