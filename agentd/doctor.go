@@ -56,21 +56,37 @@ type examination struct {
 }
 
 func (x *examination) add(level health.Level, check, detail, mend string) {
-	x.findings = append(x.findings, health.Finding{Level: level, Check: check, Detail: detail, Mend: mend})
+	x.findings = append(x.findings, health.Finding{Level: level, Check: check, Detail: detail + ".", Mend: stop(mend)})
+}
+
+// capital makes a sentence of an error.
+func capital(text string) string {
+	if text == "" {
+		return ""
+	}
+	return strings.ToUpper(text[:1]) + text[1:]
+}
+
+// stop ends a sentence, where there is one.
+func stop(sentence string) string {
+	if sentence == "" || strings.ContainsAny(sentence[len(sentence)-1:], ".?") {
+		return sentence
+	}
+	return sentence + "."
 }
 
 func (x *examination) configuration(file string, err error) {
 	const check = "configuration"
 	if err != nil {
-		x.add(health.Fail, check, err.Error()+": agentd does not start; the checks below are of what could be read", "mend the setting that is named")
+		x.add(health.Fail, check, capital(err.Error())+": agentd does not start; the checks below are of what could be read", "Mend the setting that is named")
 		return
 	}
 	if err := x.cfg.Validate(); err != nil {
-		x.add(health.Fail, check, strings.ReplaceAll(err.Error(), "\n", "; ")+": agentd does not start", "mend the settings that are named; 'agentd check-config' tells more")
+		x.add(health.Fail, check, capital(strings.ReplaceAll(err.Error(), "\n", "; "))+": agentd does not start", "Mend the settings that are named; 'agentd check-config' tells more")
 		return
 	}
 	if file == "" {
-		file = "no file is given: defaults, environment and flags"
+		file = "No file is given: defaults, environment and flags"
 	}
 	x.add(health.OK, check, file, "")
 }
@@ -81,22 +97,22 @@ func (x *examination) agent(ctx context.Context) {
 	pid, err := ownerOfSocket(ctx, socketPath(x.cfg.StateDir))
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		x.add(health.Note, check, "whether one runs cannot be seen: "+err.Error(), "ask as its user or as root")
+		x.add(health.Note, check, "Whether one runs cannot be seen: "+err.Error(), "Ask as its user or as root")
 		return
 	case err != nil:
-		x.add(health.Note, check, "none runs on this state directory; logs wait in the engine's files, for as long as these are kept", "systemctl start agentd, or 'agentd run'")
+		x.add(health.Note, check, "None runs on this state directory; logs wait in the engine's files, for as long as these are kept", "Start it: systemctl start agentd, or 'agentd run'")
 		return
 	}
 	x.pid = pid
 	s, err := fetchStatus(ctx, x.cfg.StateDir)
 	if err != nil {
-		x.add(health.Fail, check, fmt.Sprintf("process %d does not answer: %v", pid, err), "restart it, and send us its log")
+		x.add(health.Fail, check, fmt.Sprintf("Process %d does not answer: %v", pid, err), "Restart it, and send us its log")
 		return
 	}
 	x.running = s
-	text := fmt.Sprintf("%s runs as process %d for %s", s.Version, pid, time.Since(s.StartedAt).Round(time.Second))
+	text := fmt.Sprintf("Version %s runs as process %d for %s", s.Version, pid, time.Since(s.StartedAt).Round(time.Second))
 	if s.Buffer.Lost > 0 {
-		x.add(health.Warn, check, fmt.Sprintf("%s; %d records of its buffer were damaged on disk and are lost", text, s.Buffer.Lost), "look at the disk's health (dmesg, smartctl)")
+		x.add(health.Warn, check, fmt.Sprintf("%s; %d records of its buffer were damaged on disk and are lost", text, s.Buffer.Lost), "Look at the disk's health (dmesg, smartctl)")
 		return
 	}
 	x.add(health.OK, check, text, "")
@@ -105,10 +121,10 @@ func (x *examination) agent(ctx context.Context) {
 // redaction says what leaves the node.
 func (x *examination) redaction() {
 	if !x.cfg.Redact.Enabled {
-		x.add(health.Warn, "redaction", "is switched off: keys and passwords that agents print are stored as they are", "set redact.enabled to true")
+		x.add(health.Warn, "redaction", "It is switched off: keys and passwords that agents print are stored as they are", "Set redact.enabled to true")
 		return
 	}
-	x.add(health.OK, "redaction", "secrets are taken out before anything is written to disk", "")
+	x.add(health.OK, "redaction", "Secrets are taken out before anything is written to disk", "")
 }
 
 // Table is findings for people, in lines of the given width.

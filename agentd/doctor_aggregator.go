@@ -26,10 +26,10 @@ func (x *examination) certificate() {
 		x.enrolment()
 		return
 	case errors.Is(err, fs.ErrPermission):
-		x.add(health.Note, check, "cannot be read by you: "+err.Error(), "run the doctor as agentd's user or as root")
+		x.add(health.Note, check, "It cannot be read by you: "+err.Error(), "Run the doctor as agentd's user or as root")
 		return
 	case err != nil:
-		x.add(health.Fail, check, err.Error(), "")
+		x.add(health.Fail, check, capital(err.Error()), "")
 		return
 	}
 	x.identity = &id
@@ -39,10 +39,10 @@ func (x *examination) certificate() {
 	}
 	left := time.Until(id.NotAfter)
 	text := fmt.Sprintf("%s, until %s", who, id.NotAfter.Format(time.RFC3339))
-	const mend = "the way to the aggregator below says why it is not renewed; once it has expired: 'agentd enroll' with a new join token"
+	const mend = "The way to the aggregator below says why it is not renewed; once it has expired: 'agentd enroll' with a new join token"
 	switch {
 	case left <= 0:
-		x.add(health.Fail, check, text+", which is over: nothing is sent, lines stay on this host until the buffer is full", "enrol again: 'agentd enroll' with a new token of 'aggregator node token'")
+		x.add(health.Fail, check, text+", which is over: nothing is sent, lines stay on this host until the buffer is full", "Enrol again: 'agentd enroll' with a new token of 'aggregator node token'")
 	case left < lateRenewal && id.NotAfter.Sub(id.NotBefore) > 2*lateRenewal:
 		x.add(health.Warn, check, fmt.Sprintf("%s: it should have been renewed; in %s nothing can be sent any more", text, left.Round(time.Minute)), mend)
 	default:
@@ -54,20 +54,20 @@ func (x *examination) certificate() {
 func (x *examination) enrolment() {
 	const check = "certificate"
 	token, err := x.cfg.joinToken()
-	const mend = "'aggregator node token -org org_…' makes one; give it as aggregator.join_token"
+	const mend = "Make one with 'aggregator node token -org org_…', and give it as aggregator.join_token"
 	switch {
 	case err != nil:
-		x.add(health.Fail, check, "not enrolled yet, and "+err.Error(), mend)
+		x.add(health.Fail, check, "Not enrolled yet, and "+err.Error(), mend)
 	case token == "":
-		x.add(health.Fail, check, "not enrolled, and there is no join token: nothing can be sent", mend)
+		x.add(health.Fail, check, "Not enrolled, and there is no join token: nothing can be sent", mend)
 	case x.cfg.Aggregator.Enrolment == "":
-		x.add(health.Fail, check, "not enrolled, and the enrolment server's address is not given: nothing can be sent", "set aggregator.enrolment")
+		x.add(health.Fail, check, "Not enrolled, and the enrolment server's address is not given: nothing can be sent", "Set aggregator.enrolment")
 	default:
 		if _, err := ids.ParseJoinToken(token); err != nil {
-			x.add(health.Fail, check, "not enrolled yet, and the join token "+err.Error(), mend)
+			x.add(health.Fail, check, "Not enrolled yet, and the join token "+err.Error(), mend)
 			return
 		}
-		x.add(health.Note, check, "not enrolled yet; the first start trades the join token for a certificate (a token is good for one host and 15 minutes)", "")
+		x.add(health.Note, check, "Not enrolled yet; the first start trades the join token for a certificate (a token is good for one host and 15 minutes)", "")
 	}
 }
 
@@ -75,7 +75,7 @@ func (x *examination) enrolment() {
 func (x *examination) aggregators(ctx context.Context) {
 	addresses := x.cfg.Aggregator.Addresses
 	if len(addresses) == 0 {
-		x.add(health.Fail, "aggregator", "no address is given: nothing can be sent", "set aggregator.addresses")
+		x.add(health.Fail, "aggregator", "No address is given: nothing can be sent", "Set aggregator.addresses")
 	}
 	const most = 8
 	good := 0
@@ -91,7 +91,7 @@ func (x *examination) aggregators(ctx context.Context) {
 		x.way(ctx, "enrolment", x.cfg.Aggregator.Enrolment, nil)
 	}
 	if x.running != nil && !x.running.Uplink.Connected && x.running.Uplink.LastError != "" {
-		x.add(health.Fail, "connection", fmt.Sprintf("agentd is not connected: %s; lines wait in its buffer (%s of %s)",
+		x.add(health.Fail, "connection", fmt.Sprintf("Agentd is not connected: %s; lines wait in its buffer (%s of %s)",
 			x.running.Uplink.LastError, megabytes(x.running.Buffer.Disk), megabytes(x.running.Buffer.Budget)), "")
 	}
 }
@@ -107,10 +107,10 @@ func (x *examination) soften(check string) {
 
 // mends is what to do where a step of the way fails.
 var mends = map[string]string{
-	"name":       "look at the name and at the resolver (/etc/resolv.conf)",
-	"connection": "is the aggregator running there, and does a firewall let this host out to it?",
-	"encryption": "is it the right address? Nothing between node and aggregator may end TLS. After a new authority: 'agentd enroll' with a new join token",
-	"admission":  "'agentd enroll' with a new token of 'aggregator node token'",
+	"name":       "Look at the name and at the resolver (/etc/resolv.conf)",
+	"connection": "Is the aggregator running there, and does a firewall let this host out to it?",
+	"encryption": "Is it the right address? Nothing between node and aggregator may end TLS. After a new authority: 'agentd enroll' with a new join token",
+	"admission":  "Enrol again: 'agentd enroll' with a new token of 'aggregator node token'",
 }
 
 // way reports whether the way to an address is open.
@@ -132,7 +132,7 @@ func (x *examination) way(ctx context.Context, check, address string, id *uplink
 func (x *examination) engine() {
 	if !x.cfg.Docker.Enabled {
 		if len(x.cfg.Files) == 0 {
-			x.add(health.Warn, "docker", "is switched off and no files are given: agentd collects nothing of containers", "set docker.enabled to true")
+			x.add(health.Warn, "docker engine", "It is switched off and no files are given: agentd collects nothing of containers", "Set docker.enabled to true")
 		}
 		return
 	}

@@ -76,25 +76,25 @@ func (x *examination) stateDirectory() {
 		x.add(health.Note, check, dir+" does not exist; the first start makes it", "")
 		return
 	case err != nil:
-		x.add(health.Fail, check, err.Error()+": agentd does not start", "let agentd's user enter it, or run the doctor as that user")
+		x.add(health.Fail, check, capital(err.Error())+": agentd does not start", "Let agentd's user enter it, or run the doctor as that user")
 		return
 	case !info.IsDir():
-		x.add(health.Fail, check, dir+" is no directory: agentd does not start", "move it away, or set state_dir")
+		x.add(health.Fail, check, dir+" is no directory: agentd does not start", "Move it away, or set state_dir")
 		return
 	}
 	owner, name := ownerOf(info)
 	text := fmt.Sprintf("%s of %s, mode %04o", dir, name, info.Mode().Perm())
 	if info.Mode().Perm()&0o077 != 0 {
-		x.add(health.Warn, check, text+": others on this host can look at the node's buffer", "chmod 0700 "+dir)
+		x.add(health.Warn, check, text+": others on this host can look at the node's buffer", "Close it: chmod 0700 "+dir)
 		return
 	}
 	if me := os.Geteuid(); me != owner {
-		x.add(health.Note, check, text+"; you are another user, so that rights are not checked as agentd has them", "runuser -u "+name+" -- agentd doctor …")
+		x.add(health.Note, check, text+"; you are another user, so that rights are not checked as agentd has them", "Run it as that user: runuser -u "+name+" -- agentd doctor …")
 		return
 	}
 	f, err := os.CreateTemp(dir, ".doctor-*")
 	if err != nil {
-		x.add(health.Fail, check, err.Error()+": nothing can be kept until it is acknowledged, agentd does not start", "mend the rights or the mount of "+dir)
+		x.add(health.Fail, check, capital(err.Error())+": nothing can be kept until it is acknowledged, agentd does not start", "Mend the rights or the mount of "+dir)
 		return
 	}
 	_ = f.Close()
@@ -157,7 +157,7 @@ func (x *examination) room(st *unix.Statfs_t) {
 	room := max(0, free-floor)
 	detail := fmt.Sprintf("%s free of %s, of which %s are left to others; the buffer has %s of its %s",
 		megabytes(free), megabytes(size), megabytes(floor), megabytes(used), megabytes(budget))
-	mend := fmt.Sprintf("free some space, move state_dir to a larger disk, or lower buffer.budget to what there is (%s)", megabytes(used+room))
+	mend := fmt.Sprintf("Free some space, move state_dir to a larger disk, or lower buffer.budget to what there is (%s)", megabytes(used+room))
 	switch {
 	case room == 0:
 		x.add(health.Fail, check, detail+": nothing more is buffered; while the aggregator is away lines are lost once the engine rotates its files", mend)
@@ -165,7 +165,7 @@ func (x *examination) room(st *unix.Statfs_t) {
 		x.add(health.Warn, check, fmt.Sprintf("%s: only %s more can be buffered, so that an outage is survived for a shorter time (%s at 50 kB/s of compressed lines)",
 			detail, megabytes(room), (time.Duration(room/50_000)*time.Second).Round(time.Minute)), mend)
 	case st.Files > 0 && st.Ffree < 1000:
-		x.add(health.Warn, check, fmt.Sprintf("%d inodes are free: no file of the buffer can be made once there are none", st.Ffree), "remove small files")
+		x.add(health.Warn, check, fmt.Sprintf("%d inodes are free: no file of the buffer can be made once there are none", st.Ffree), "Remove small files")
 	default:
 		x.add(health.OK, check, detail, "")
 	}
@@ -194,16 +194,16 @@ func (x *examination) fileSystem(dir string, st *unix.Statfs_t) {
 	text := kind + " below " + dir
 	switch kind {
 	case "tmpfs", "ramfs":
-		x.add(health.Warn, check, text+" is memory: a reboot loses what is not acknowledged, and the node's key", "set state_dir to a directory on a disk")
+		x.add(health.Warn, check, text+" is memory: a reboot loses what is not acknowledged, and the node's key", "Set state_dir to a directory on a disk")
 	case "overlay":
-		x.add(health.Warn, check, text+" belongs to a container: what is not acknowledged and the node's key are lost with it", "mount a volume at state_dir")
+		x.add(health.Warn, check, text+" belongs to a container: what is not acknowledged and the node's key are lost with it", "Mount a volume at state_dir")
 	case "nfs", "smb", "cifs", "fuse":
-		x.add(health.Warn, check, text+" is not this machine's: agentd stands still when the server does, and a full fsync is not certain", "set state_dir to a local disk")
+		x.add(health.Warn, check, text+" is not this machine's: agentd stands still when the server does, and a full fsync is not certain", "Set state_dir to a local disk")
 	default:
 		x.add(health.OK, check, text, "")
 	}
 	if st.Flags&unix.ST_RDONLY != 0 {
-		x.add(health.Fail, check, text+" is mounted read-only: agentd does not start", "remount it, and look at why (dmesg)")
+		x.add(health.Fail, check, text+" is mounted read-only: agentd does not start", "Remount it, and look at why (dmesg)")
 	}
 }
 
@@ -219,7 +219,7 @@ func (x *examination) fsync(dir string) {
 	const check = "disk speed"
 	f, err := os.CreateTemp(dir, ".doctor-*")
 	if err != nil {
-		x.add(health.Note, check, "not measured: "+err.Error(), "")
+		x.add(health.Note, check, "Not measured: "+err.Error(), "")
 		return
 	}
 	defer func() {
@@ -234,7 +234,7 @@ func (x *examination) fsync(dir string) {
 			err = unix.Fdatasync(int(f.Fd()))
 		}
 		if err != nil {
-			x.add(health.Fail, check, "a write of 64 KiB to "+dir+": "+err.Error(), "look at the disk (dmesg, df)")
+			x.add(health.Fail, check, "A write of 64 KiB to "+dir+": "+err.Error(), "Look at the disk (dmesg, df)")
 			return
 		}
 		took = append(took, time.Since(before))
@@ -243,7 +243,7 @@ func (x *examination) fsync(dir string) {
 	median, worst := took[len(took)/2], took[len(took)-1]
 	text := fmt.Sprintf("64 KiB are on disk in %s, at worst %s", median.Round(10*time.Microsecond), worst.Round(10*time.Microsecond))
 	if median > slowFsync {
-		x.add(health.Warn, check, text+": lines become visible that much later, nothing is lost", "move state_dir to a faster disk")
+		x.add(health.Warn, check, text+": lines become visible that much later, nothing is lost", "Move state_dir to a faster disk")
 		return
 	}
 	x.add(health.OK, check, text, "")
@@ -256,23 +256,23 @@ const skewToWarn = 5 * time.Second
 // the kernel whether somebody keeps ours right.
 func (x *examination) clock() {
 	const check = "clock"
-	kept := "kept by a time service"
+	kept := "It is kept by a time service"
 	var t unix.Timex
 	if state, err := unix.Adjtimex(&t); err != nil {
-		kept = "whether it is kept is not known"
+		kept = "Whether it is kept right is not known"
 	} else if state == unix.TIME_ERROR || t.Status&unix.STA_UNSYNC != 0 {
-		kept = "not kept by any time service"
+		kept = "It is not kept by any time service"
 	}
-	const mend = "run chrony, systemd-timesyncd or another time service"
+	const mend = "Run chrony, systemd-timesyncd or another time service"
 	switch {
 	case x.identity != nil && time.Until(x.identity.NotBefore) > time.Minute:
 		x.add(health.Fail, check, fmt.Sprintf("%s is before this node's certificate (%s): it is wrong, and the aggregator cannot be trusted",
 			time.Now().UTC().Format(time.RFC3339), x.identity.NotBefore.Format(time.RFC3339)), mend)
 	case x.running != nil && x.running.Uplink.Connected && x.running.Uplink.ClockSkew.Abs() > skewToWarn:
-		x.add(health.Warn, check, fmt.Sprintf("%s off the aggregator's, %s: order and times of lines of several hosts mislead; nothing is lost", x.running.Uplink.ClockSkew, kept), mend)
+		x.add(health.Warn, check, fmt.Sprintf("%s off the aggregator's: order and times of lines of several hosts mislead, though nothing is lost. %s", x.running.Uplink.ClockSkew, kept), mend)
 	case x.running != nil && x.running.Uplink.Connected:
-		x.add(health.OK, check, fmt.Sprintf("%s off the aggregator's, %s", x.running.Uplink.ClockSkew, kept), "")
-	case strings.HasPrefix(kept, "not"):
+		x.add(health.OK, check, fmt.Sprintf("%s off the aggregator's. %s", x.running.Uplink.ClockSkew, kept), "")
+	case strings.Contains(kept, "not kept"):
 		x.add(health.Note, check, kept+"; compared with the aggregator's as soon as agentd is connected", mend)
 	default:
 		x.add(health.OK, check, kept+"; compared with the aggregator's as soon as agentd is connected", "")
@@ -285,7 +285,10 @@ const fewDescriptors = 4096
 // descriptors looks at the limit of the agentd that runs, or at our own.
 func (x *examination) descriptors() {
 	const check = "open files"
-	limit, used, whose := int64(0), -1, "this shell's limit"
+	if x.pid == 0 && x.cfg.Docker.Enabled {
+		return // the Docker source's checks tell more
+	}
+	limit, used, whose := int64(0), -1, "This shell's limit"
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err == nil {
 		limit = int64(min(r.Max, 1<<40)) // Go raises the soft limit to the hard one at start
@@ -293,7 +296,7 @@ func (x *examination) descriptors() {
 	if x.pid > 0 {
 		dir := filepath.Join("/proc", strconv.Itoa(x.pid))
 		if n, err := openFilesLimit(filepath.Join(dir, "limits")); err == nil {
-			limit, whose = n, "agentd's limit"
+			limit, whose = n, "Agentd's limit"
 		}
 		if entries, err := os.ReadDir(filepath.Join(dir, "fd")); err == nil {
 			used = len(entries)
@@ -303,7 +306,7 @@ func (x *examination) descriptors() {
 	if used >= 0 {
 		text += fmt.Sprintf(", %d are open", used)
 	}
-	const mend = "raise LimitNOFILE= of the unit (65536), or the limit of what starts agentd"
+	const mend = "Raise LimitNOFILE= of the unit (65536), or the limit of what starts agentd"
 	switch {
 	case used > 0 && int64(used) > limit*8/10:
 		x.add(health.Warn, check, text+": log files of further containers cannot be opened, their lines are lost when these are removed", mend)
@@ -356,7 +359,7 @@ func (x *examination) files() {
 		text := fmt.Sprintf("%s names %d files", pattern, len(names))
 		if closed > 0 {
 			x.add(health.Warn, check, fmt.Sprintf("%s, of which %d cannot be read by you: their lines are not collected if agentd cannot either", text, closed),
-				"give agentd's user the right to read them")
+				"Give agentd's user the right to read them")
 			continue
 		}
 		x.add(health.OK, check, text, "")

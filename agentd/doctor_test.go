@@ -108,9 +108,9 @@ func TestTheDoctorOfAFreshHost(t *testing.T) {
 	dir := privateDir(t)
 	f := examine(t, "-state_dir", dir, "-aggregator.addresses", "127.0.0.1:1,nonsense", "-files", "/nowhere/*.log", "-redact.enabled=false")
 	wantFinding(t, f, health.Fail, "configuration", `"nonsense" is not host:port`)
-	wantFinding(t, f, health.Note, "agentd", "none runs")
+	wantFinding(t, f, health.Note, "agentd", "None runs")
 	wantFinding(t, f, health.OK, "state directory", dir)
-	wantFinding(t, f, health.Fail, "certificate", "no join token")
+	wantFinding(t, f, health.Fail, "certificate", "there is no join token")
 	wantFinding(t, f, health.Fail, "aggregator", "127.0.0.1:1: connection fails")
 	wantFinding(t, f, health.Note, "log files", "names no file")
 	wantFinding(t, f, health.Warn, "redaction", "switched off")
@@ -122,7 +122,7 @@ func TestTheDoctorOfAFreshHost(t *testing.T) {
 		t.Errorf("the doctor left %q (%v)", left, err)
 	}
 	for _, c := range []struct{ token, enrolment, text string }{
-		{"thj_x", "127.0.0.1:1", "not a join token"}, {"thj_x", "", "set aggregator.enrolment"},
+		{"thj_x", "127.0.0.1:1", "not a join token"}, {"thj_x", "", "Set aggregator.enrolment"},
 	} {
 		f := examine(t, "-state_dir", dir, "-aggregator.addresses", "127.0.0.1:1", "-aggregator.join_token", c.token, "-aggregator.enrolment", c.enrolment)
 		wantFinding(t, f, health.Fail, "certificate", c.text)
@@ -138,7 +138,7 @@ func TestTheDoctorReadsTheCertificate(t *testing.T) {
 	}{
 		{-time.Hour, 23 * time.Hour, health.OK, "certificate", "nod_1 of org_1"},
 		{-22 * time.Hour, 2 * time.Hour, health.Warn, "certificate", "should have been renewed"},
-		{-25 * time.Hour, -time.Hour, health.Fail, "certificate", "enrol again"},
+		{-25 * time.Hour, -time.Hour, health.Fail, "certificate", "Enrol again"},
 		{time.Hour, 25 * time.Hour, health.Fail, "clock", "before this node's certificate"},
 	} {
 		dir := privateDir(t)
@@ -175,7 +175,7 @@ func TestTheDoctorAsksTheRunningAgent(t *testing.T) {
 	wantFinding(t, f, health.Warn, "agentd", "3 records")
 	wantFinding(t, f, health.Warn, "agentd", fmt.Sprintf("process %d", os.Getpid()))
 	wantFinding(t, f, health.Warn, "clock", "9s off the aggregator's")
-	wantFinding(t, f, health.OK, "open files", "agentd's limit is")
+	wantFinding(t, f, health.OK, "open files", "Agentd's limit is")
 }
 
 func TestTheDoctorLooksAtTheStateDirectory(t *testing.T) {
