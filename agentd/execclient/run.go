@@ -146,7 +146,7 @@ func run(path string, args []string, to endpoint, version string) int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	r := newRecorder()
 	started := time.Now()
-	process, err := os.StartProcess(path, args, &os.ProcAttr{Env: os.Environ(), Files: outputs.files(), Sys: outputs.attributes()})
+	process, err := os.StartProcess(path, args, &os.ProcAttr{Env: os.Environ(), Files: outputs.files(), Sys: outputs.attributes()}) //nolint:gosec // that is what we are for
 	outputs.started()
 	if err != nil {
 		outputs.restore()

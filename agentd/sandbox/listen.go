@@ -204,6 +204,10 @@ func (s *Source) listen(ctx context.Context, entry string) ([]net.Listener, erro
 	return list, nil
 }
 
+// errNoInterface says that an interface may still come: a bridge is there once
+// its engine runs.
+var errNoInterface = errors.New("no such network interface")
+
 // addressesOf returns the addresses behind ADDRESS:PORT or INTERFACE:PORT.
 func addressesOf(entry string) ([]string, error) {
 	host, port, err := net.SplitHostPort(entry)
@@ -215,7 +219,7 @@ func addressesOf(entry string) ([]string, error) {
 	}
 	i, err := net.InterfaceByName(host)
 	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", host, err)
+		return nil, fmt.Errorf("%w: %s", errNoInterface, host)
 	}
 	addresses, err := i.Addrs()
 	if err != nil {

@@ -144,9 +144,13 @@ func (s *Source) serve(ctx context.Context, server *http.Server, entry string) {
 		if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
 			return
 		}
-		if !failed { // an interface may be missing for ever: said once
+		if !failed { // it may stay so for ever: said once
 			failed = true
-			s.log.Warn("the local endpoint does not listen here; it is tried again", "listen", entry, "error", err)
+			level := hclog.Warn
+			if errors.Is(err, errNoInterface) {
+				level = hclog.Info
+			}
+			s.log.Log(level, "the local endpoint does not listen here; it is tried again", "listen", entry, "error", err)
 		}
 		if retry.Sleep(ctx, listenAgain) != nil {
 			return

@@ -187,7 +187,8 @@ func (g *Agent) Status(ctx context.Context) (string, error) {
 // those of `go build`.
 func Build(ctx context.Context, dir string, flags ...string) (string, error) {
 	args := append([]string{"build", "-buildvcs=false", "-o", dir + string(filepath.Separator)}, flags...)
-	args = append(args, "github.com/theazo/observability/agentd/cmd/agentd", "github.com/theazo/observability/aggregator/cmd/aggregator",
+	args = append(args, "github.com/theazo/observability/agentd/cmd/agentd", "github.com/theazo/observability/agentd/cmd/agentd-exec",
+		"github.com/theazo/observability/aggregator/cmd/aggregator",
 		"github.com/theazo/observability/test/cmd/sampleagent", "github.com/theazo/observability/test/cmd/linegen")
 	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // fixed arguments
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
