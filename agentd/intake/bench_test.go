@@ -3,6 +3,7 @@ package intake
 import (
 	"bytes"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,7 +54,7 @@ func mixed(lines int, structured bool) *source.Batch {
 		case structured && k < 8:
 			text = fmt.Sprintf(`time=2026-11-22T07:00:00.%03dZ level=info msg="step %d done, the next one begins" step=%d tokens=%d cost=0.0031 model=small route=/v1/items request=req-%d`, i%1000, i, i, i*7%5000, i)
 		case k == 8:
-			text = "  indented output of a tool: " + strings.Repeat(pad, 4) + fmt.Sprint(i)
+			text = "  indented output of a tool: " + strings.Repeat(pad, 4) + strconv.Itoa(i)
 		case k == 9:
 			text = fmt.Sprintf("2026-11-22 07:00:00,%03d - app.module - WARNING - slow answer of %d ms from the model, going on with the next step of the plan; %s%d", i%1000, i%3000, pad, i)
 		case k < 13:

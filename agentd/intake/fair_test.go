@@ -108,7 +108,7 @@ func TestEqualSandboxesAreNotAbove(t *testing.T) {
 			for n := range 300 {
 				for s := range sandboxes {
 					size := 3000 + (n*7+s*13)%500
-					emit(t, in.Sink("s"), from(fmt.Sprint(s), telemetry.OrgID(fmt.Sprint("org_", s%2)), strings.Repeat("x", size)))
+					emit(t, in.Sink("s"), from(strconv.Itoa(s), telemetry.OrgID("org_"+strconv.Itoa(s%2)), strings.Repeat("x", size)))
 				}
 				<-time.After(100 * time.Millisecond)
 			}

@@ -83,14 +83,14 @@ func headLevel(b []byte) (telemetry.Level, bool) {
 			at++
 			continue
 		}
-		end, all, any := at, inWord|isLetter|isCapital, uint8(0)
+		end, all, some := at, inWord|isLetter|isCapital, uint8(0)
 		for end < len(b) {
 			class := classes[b[end]]
 			if class == 0 {
 				break
 			}
 			all &= class
-			any |= class
+			some |= class
 			end++
 		}
 		switch {
@@ -98,12 +98,12 @@ func headLevel(b []byte) (telemetry.Level, bool) {
 			if level, ok, on := h.word(at, end, all&isCapital != 0); ok || !on {
 				return level, ok
 			}
-		case any&isCapital != 0:
+		case some&isCapital != 0:
 			if level, ok := h.nameLevel(at, end); ok {
 				return level, true
 			}
 			fallthrough
-		case any&isDigit != 0:
+		case some&isDigit != 0:
 			if before, after := h.around(at, end); !opens(before) || !closes(after) {
 				h.numbers++
 			}

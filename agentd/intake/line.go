@@ -2,6 +2,7 @@ package intake
 
 import (
 	"bytes"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -52,6 +53,10 @@ func (p *parser) line(l *source.Line, e *telemetry.LogEntry, done *marks) (messa
 	e.Level, e.LevelInferred = r.level, !r.stated
 	if len(l.Metadata) > 0 {
 		e.Metadata = p.joined(e.Metadata, p.given.get(l.Metadata, done))
+	}
+	if original := max(l.Original, int64(len(l.Text))); e.Truncated && original > telemetry.MaxMessage {
+		note := strconv.AppendInt([]byte(`{"originalBytes":`), original, 10)
+		e.Metadata = p.joined(e.Metadata, append(note, '}'))
 	}
 	return r.message, changed
 }
@@ -129,8 +134,9 @@ func (p *parser) joined(object, other []byte) []byte {
 		}
 		return object
 	}
-	object = append(object[:len(object)-1], ',')
-	p.metadata = append(object, other[1:]...)
+	p.metadata = append(p.metadata[:0], object...) // which may be the cache's
+	p.metadata[len(object)-1] = ','
+	p.metadata = append(p.metadata, other[1:]...)
 	return p.metadata
 }
 

@@ -145,7 +145,8 @@ func (f *pair) inside(text []byte) []byte {
 // pairsObject makes an object of the pairs that were not taken; nil where there
 // are none.
 func (p *parser) pairsObject(text []byte, pairs []pair) []byte {
-	out := append(p.metadata[:0], '{')
+	out := p.metadata[:0]
+	out = append(out, '{')
 	for i := range pairs {
 		f := &pairs[i]
 		if f.taken {

@@ -67,11 +67,12 @@ func (in *Intake) withRaw(metadata []byte, l *source.Line, done *marks) []byte {
 		b = append(b, '{')
 	}
 	b = append(b, name...)
-	bytes := append(in.rawBytes[:0], l.Text...)
+	in.rawBytes = append(in.rawBytes[:0], l.Text...)
 	if !l.Partial {
-		bytes = append(bytes, '\n')
+		in.rawBytes = append(in.rawBytes, '\n')
 	}
-	b = base64.StdEncoding.AppendEncode(b, bytes)
-	in.raw, in.rawBytes = append(b, '"', '}'), bytes
+	b = base64.StdEncoding.AppendEncode(b, in.rawBytes)
+	b = append(b, '"', '}')
+	in.raw = b
 	return in.raw
 }

@@ -130,11 +130,18 @@ func TestRawChoices(t *testing.T) {
 		ask  bool
 		raw  bool
 	}{
-		{RawNever, ansi, false, false}, {RawNever, binary, false, true}, {RawNever, plain, false, false},
-		{RawChanged, ansi, false, true}, {RawChanged, binary, false, true}, {RawChanged, plain, false, false},
-		{RawAlways, ansi, false, true}, {RawAlways, plain, false, true},
-		{RawNever, ansi, true, true}, {RawNever, plain, true, false},
-		{RawNever, long, true, false}, {RawAlways, long, false, false},
+		{RawNever, ansi, false, false},
+		{RawNever, binary, false, true},
+		{RawNever, plain, false, false},
+		{RawChanged, ansi, false, true},
+		{RawChanged, binary, false, true},
+		{RawChanged, plain, false, false},
+		{RawAlways, ansi, false, true},
+		{RawAlways, plain, false, true},
+		{RawNever, ansi, true, true},
+		{RawNever, plain, true, false},
+		{RawNever, long, true, false},
+		{RawAlways, long, false, false},
 	} {
 		q := &memory{}
 		in, stop := start(t, Config{KeepRaw: c.keep}, q)
@@ -166,7 +173,7 @@ func TestRawChoices(t *testing.T) {
 func TestGivenMetadata(t *testing.T) {
 	q := &memory{}
 	in, stop := start(t, Config{}, q)
-	b := batchOf("plain", `{"msg":"x","a":1}`, "again")
+	b := batchOf("plain", `{"msg":"x","a":1}`, "again", strings.Repeat("x", 300000), "last")
 	for i := range b.Lines {
 		b.Lines[i].Metadata = json.RawMessage(`{"execId":"e1"}`)
 	}
@@ -176,7 +183,7 @@ func TestGivenMetadata(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines, _ := q.all()
-	for i, want := range []string{`{"execId":"e1"}`, `{"a":1,"execId":"e1"}`, ``} {
+	for i, want := range []string{`{"execId":"e1"}`, `{"a":1,"execId":"e1"}`, ``, `{"execId":"e1","originalBytes":300000}`, `{"execId":"e1"}`} {
 		if string(lines[i].Metadata) != want {
 			t.Errorf("line %d: metadata %s, want %s", i, lines[i].Metadata, want)
 		}

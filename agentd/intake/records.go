@@ -16,7 +16,8 @@ const (
 	maxAttributes = 32
 	maxError      = 8 << 10   // bytes of a span's error message
 	maxSpan       = 512 << 10 // bytes of a span with its events and links
-	recordBytes   = 64        // what a record takes beside its texts, about
+	maxObject     = min(telemetry.MaxMetadata, telemetry.MaxSpanAttributes)
+	recordBytes   = 64 // what a record takes beside its texts, about
 )
 
 // takeRecords adds a batch's records of the events lane.
@@ -65,7 +66,7 @@ func (in *Intake) takeEvent(s *scoped, origin telemetry.Origin, e telemetry.Even
 	var n int
 	e.Attributes, n = in.attributes(e.Attributes, done)
 	size += n
-	e.Content = in.object(e.Content, telemetry.MaxMetadata, done)
+	e.Content = in.object(e.Content, done)
 	size += len(e.Content)
 	if e.LastWords != nil {
 		e.LastWords = in.lastWords(e.LastWords, done)
@@ -93,7 +94,7 @@ func (in *Intake) lastWords(w *telemetry.LastWords, done *marks) *telemetry.Last
 // before anything is taken out: a secret must not be cut into one that nobody
 // knows.
 func (in *Intake) tail(s string, omitted int64, done *marks) (string, int64) {
-	clean := in.longText(s, 4*telemetry.MaxTail, done)
+	clean := in.longText(s, 4*telemetry.MaxTail, true, done)
 	for len(clean) > telemetry.MaxTail {
 		cut := len(clean) - telemetry.MaxTail
 		for cut < len(clean) && clean[cut]&0xC0 == 0x80 {
@@ -125,13 +126,13 @@ func (in *Intake) takeSpan(s *scoped, origin telemetry.Origin, p telemetry.Span,
 	p.Start, p.End = timeOrNow(p.Start, done), microseconds(p.End)
 	p.Name, p.Scope = in.text(p.Name, telemetry.MaxSpanName, done), in.text(p.Scope, maxText, done)
 	p.Error = in.text(p.Error, maxError, done)
-	p.Attributes = in.object(p.Attributes, telemetry.MaxSpanAttributes, done)
-	p.Resource = in.object(p.Resource, telemetry.MaxSpanAttributes, done)
+	p.Attributes = in.object(p.Attributes, done)
+	p.Resource = in.object(p.Resource, done)
 	size := recordBytes + originBytes(&p.Origin) + len(p.Trace) + len(p.ID) + len(p.Parent) +
 		len(p.Name) + len(p.Scope) + len(p.Error) + len(p.Attributes) + len(p.Resource)
 	p.Events, size = in.spanEvents(p.Events, p.Start, size, done)
 	p.Links, size = in.spanLinks(p.Links, size, done)
-	p.Attributes = in.flagged(p.Attributes, telemetry.MaxSpanAttributes, done)
+	p.Attributes = in.flagged(p.Attributes, done)
 	r := s.recordsOf(telemetry.Important, size)
 	r.Spans = append(r.Spans, p)
 	in.metrics.spans.Inc()
@@ -144,7 +145,7 @@ func (in *Intake) spanEvents(events []telemetry.SpanEvent, start time.Time, size
 	kept := make([]telemetry.SpanEvent, 0, min(len(events), telemetry.MaxSpanEvents))
 	for _, e := range events {
 		e.Name = in.text(e.Name, telemetry.MaxSpanName, done)
-		e.Attributes = in.object(e.Attributes, telemetry.MaxSpanAttributes, done)
+		e.Attributes = in.object(e.Attributes, done)
 		if e.Timestamp = microseconds(e.Timestamp); e.Timestamp.IsZero() {
 			e.Timestamp = start
 		}
@@ -168,7 +169,7 @@ func (in *Intake) spanLinks(links []telemetry.SpanLink, size int, done *marks) (
 			done[markBadID]++
 			continue
 		}
-		l.Attributes = in.object(l.Attributes, telemetry.MaxSpanAttributes, done)
+		l.Attributes = in.object(l.Attributes, done)
 		n := len(l.Trace) + len(l.Span) + len(l.Attributes) + 8
 		if len(kept) == telemetry.MaxSpanLinks || size+n > maxSpan {
 			done[markTruncated]++
@@ -204,7 +205,7 @@ func (in *Intake) takeModelCall(s *scoped, origin telemetry.Origin, c telemetry.
 			done[markBadValue]++
 		}
 	}
-	c.Metadata = in.flagged(in.object(c.Metadata, telemetry.MaxMetadata, done), telemetry.MaxMetadata, done)
+	c.Metadata = in.flagged(in.object(c.Metadata, done), done)
 	size := recordBytes + originBytes(&c.Origin) + len(c.Model) + len(c.Vendor) + len(c.Trace) + len(c.Span) + len(c.Metadata)
 	r := s.recordsOf(telemetry.Important, size)
 	r.ModelCalls = append(r.ModelCalls, c)
@@ -322,9 +323,11 @@ func (in *Intake) takeEntries(t *taking, origin telemetry.Origin, b *source.Batc
 			done[markBadID]++
 		}
 		whole := len(e.Message)
-		e.Message = in.text(e.Message, telemetry.MaxMessage, done)
-		e.Truncated = e.Truncated || whole > telemetry.MaxMessage
-		e.Metadata = in.flagged(in.object(e.Metadata, telemetry.MaxMetadata, done), telemetry.MaxMetadata, done)
+		e.Message = cutText(in.longText(e.Message, telemetry.MaxMessage+4*maxText, true, done), telemetry.MaxMessage)
+		if e.Truncated = e.Truncated || whole > telemetry.MaxMessage; e.Truncated {
+			done[markTruncated]++
+		}
+		e.Metadata = in.flagged(in.object(e.Metadata, done), done)
 		in.put(t, &e, []byte(e.Message), done)
 	}
 }

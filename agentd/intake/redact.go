@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -15,24 +16,35 @@ func (in *Intake) text(s string, most int, done *marks) string {
 		return s
 	}
 	// A secret must not be cut into one that nobody knows: cut last.
-	b := in.longText(s, most+4*maxText, done)
-	if len(b) <= most {
-		return b
+	b := in.longText(s, most+4*maxText, false, done)
+	if len(b) > most {
+		done[markTruncated]++
 	}
-	done[markTruncated]++
-	for most > 0 && b[most]&0xC0 == 0x80 {
-		most--
-	}
-	return b[:most]
+	return cutText(b, most)
 }
 
-// longText is text without the last cut.
-func (in *Intake) longText(s string, most int, done *marks) string {
+// cutText cuts s to at most most bytes of whole characters.
+func cutText(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return s[:most]
+}
+
+// longText is text without the last cut; plain says that escape sequences go
+// too.
+func (in *Intake) longText(s string, most int, plain bool, done *marks) string {
 	b := []byte(s)
-	if len(b) > most || !isClean(b) {
+	plain = plain && !in.cfg.KeepANSI && hasEscape(b)
+	if clean := isClean(b); len(b) > most || !clean || plain {
 		var cut bool
-		b, cut = in.parse.cleaned(b, most)
-		done[markCleaned]++
+		b, cut = in.parse.cleanedPlain(b, most, plain)
+		if !clean {
+			done[markCleaned]++
+		}
 		if cut {
 			done[markTruncated]++
 		}
@@ -97,14 +109,18 @@ func (h *hits) appendTo(b []byte) []byte {
 
 // flagged notes in a record's object what was taken out of the record, and
 // forgets it.
-func (in *Intake) flagged(object json.RawMessage, most int, done *marks) json.RawMessage {
+func (in *Intake) flagged(object json.RawMessage, done *marks) json.RawMessage {
 	if in.hits.total == 0 {
 		return object
 	}
 	done[markRedacted]++
 	flag := in.hits.appendTo(nil)
 	in.hits.reset()
-	return withMember(object, "redacted", flag, most)
+	if len(object)+len(flag)+len(`,"redacted":`) > maxObject {
+		object = nil
+		done[markTruncated]++
+	}
+	return withMember(object, "redacted", flag)
 }
 
 // flaggedAttributes is flagged for a map of texts.
@@ -122,10 +138,9 @@ func (in *Intake) flaggedAttributes(m map[string]string, done *marks) map[string
 	return m
 }
 
-// withMember returns the object with one more member; alone where both are too
-// much.
-func withMember(object []byte, name string, value []byte, most int) []byte {
-	if len(object) > 2 && len(object)+len(name)+len(value)+4 <= most {
+// withMember returns the object, or none, with one more member.
+func withMember(object []byte, name string, value []byte) []byte {
+	if len(object) > 2 {
 		object = append(object[:len(object)-1:len(object)-1], ',')
 	} else {
 		object = []byte{'{'}
@@ -138,19 +153,19 @@ func withMember(object []byte, name string, value []byte, most int) []byte {
 const maxRecordMembers = 8 * maxMembers
 
 // object returns a copy of a JSON object as receivers take it, on one line and
-// within most bytes, without what must not leave; nil where it is none.
-func (in *Intake) object(raw []byte, most int, done *marks) json.RawMessage {
+// within maxObject bytes, without what must not leave; nil where it is none.
+func (in *Intake) object(raw []byte, done *marks) json.RawMessage {
 	raw = bytes.TrimSpace(raw)
 	if len(raw) == 0 {
 		return nil
 	}
-	if len(raw) > 4*most {
+	if len(raw) > 4*maxObject {
 		done[markBadObject]++
 		return nil
 	}
 	text := raw
 	if !isClean(text) {
-		text, _ = in.parse.cleaned(text, 4*most)
+		text, _ = in.parse.cleaned(text, 4*maxObject)
 		done[markCleaned]++
 	}
 	s := jsonScanner{b: text, members: in.parse.members[:0], most: maxRecordMembers}
@@ -167,9 +182,9 @@ func (in *Intake) object(raw []byte, most int, done *marks) json.RawMessage {
 	if s.rewrite {
 		tame(kept)
 	}
-	if len(kept) > most {
+	if len(kept) > maxObject {
 		done[markTruncated]++
-		kept = in.firstMembers(kept, most)
+		kept = in.firstMembers(kept)
 	}
 	return kept
 }
@@ -187,12 +202,12 @@ func members(text []byte, list []member) []byte {
 }
 
 // firstMembers returns the object with as many of its first members as fit.
-func (in *Intake) firstMembers(object []byte, most int) []byte {
+func (in *Intake) firstMembers(object []byte) []byte {
 	s := jsonScanner{b: object, members: in.parse.members[:0], most: maxRecordMembers}
 	s.object()
 	in.parse.members = s.members[:0]
 	n := 0
-	for n < len(s.members) && s.members[n].valueEnd+1 <= most {
+	for n < len(s.members) && s.members[n].valueEnd+1 <= maxObject {
 		n++
 	}
 	if n == 0 {
@@ -214,8 +229,8 @@ func (in *Intake) redactLine(e *telemetry.LogEntry, message []byte, done *marks)
 	if in.hits.total == 0 {
 		return message, false
 	}
-	if len(e.Metadata) > telemetry.MaxMetadata {
-		e.Metadata = in.firstMembers(e.Metadata, telemetry.MaxMetadata)
+	if len(e.Metadata) > maxObject {
+		e.Metadata = in.firstMembers(e.Metadata)
 		done[markTruncated]++
 	}
 	if len(message) > telemetry.MaxMessage {
@@ -225,7 +240,7 @@ func (in *Intake) redactLine(e *telemetry.LogEntry, message []byte, done *marks)
 		}
 		message, e.Truncated = message[:end], true
 	}
-	e.Metadata = in.flagged(e.Metadata, telemetry.MaxMetadata, done)
+	e.Metadata = in.flagged(e.Metadata, done)
 	return message, true
 }
 

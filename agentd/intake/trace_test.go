@@ -1,7 +1,7 @@
 package intake
 
 import (
-	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -159,7 +159,6 @@ func TestHoldsEnd(t *testing.T) {
 		q := &memory{}
 		in, stop := start(t, Config{}, q)
 		sink := in.Sink("s")
-		began := time.Now()
 		emit(t, sink, batchOf("before", "panic: x"))
 		<-time.After(joinWait - 2*time.Millisecond)
 		synctest.Wait()
@@ -171,7 +170,7 @@ func TestHoldsEnd(t *testing.T) {
 		if lines, _ := q.all(); len(lines) != 2 {
 			t.Fatalf("%d lines after the wait", len(lines))
 		}
-		began = time.Now()
+		began := time.Now()
 		for q.count() == 1 { // frames for ever
 			emit(t, sink, batchOf("goroutine 1 [running]:", "main.main()"))
 			<-time.After(joinWait / 4)
@@ -236,9 +235,7 @@ func TestCrashWithinTraces(t *testing.T) {
 		for range 6 {
 			crashed := &memory{positions: map[string][]byte{}}
 			live := New(Config{RequireOrg: true}, crashed, hclog.NewNullLogger(), nil)
-			for k, v := range durable.positions {
-				crashed.positions[k] = v
-			}
+			maps.Copy(crashed.positions, durable.positions)
 			at := map[string]int{}
 			for k, v := range live.Resume("d", crashed.positions) {
 				at[k], _ = strconv.Atoi(string(v))
@@ -247,7 +244,7 @@ func TestCrashWithinTraces(t *testing.T) {
 			for steps := 0; ; steps++ {
 				open := 0
 				for i := range sandboxes {
-					key := fmt.Sprint(i)
+					key := strconv.Itoa(i)
 					n := min(rapid.IntRange(0, 12).Draw(rt, "lines"), len(lines)-at[key])
 					open += len(lines) - at[key]
 					if n == 0 {
@@ -277,7 +274,7 @@ func TestCrashWithinTraces(t *testing.T) {
 			durable.positions = crashed.positions
 			if last {
 				for i := range sandboxes {
-					if d := cmp.Diff(lines, got[telemetry.SandboxID(fmt.Sprint(i))]); d != "" {
+					if d := cmp.Diff(lines, got[telemetry.SandboxID(strconv.Itoa(i))]); d != "" {
 						rt.Fatalf("sandbox %d (-want +got):\n%s", i, d)
 					}
 				}
