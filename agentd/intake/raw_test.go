@@ -15,26 +15,26 @@ import (
 
 func TestEscapesAreStripped(t *testing.T) {
 	var p parser
-	for in, want := range map[string]string{
-		"\x1b[31mred\x1b[0m plain":                    "red plain",
-		"\x1b[38;5;196;48:2:1:2:3mx\x1b[m":            "x",
-		"\x1b]0;title\x07shell":                       "shell",
-		"\x1b]8;;https://x\x1b\\link\x1b]8;;\x1b\\":   "link",
-		"\x1b]0;never ends, and the rest is no title": "0;never ends, and the rest is no title",
-		"\x1bP1;2|data\x1b\\after":                    "after",
-		"\x1b(Bcharset\x1b7saved\x1b8":                "charsetsaved",
-		"\x1b[?25l\x1b[2K\x1b[1Gprogress\x1b[?25h":    "progress",
-		"cut \x1b[31":         "cut ",
-		"cut \x1b":            "cut ",
-		"broken \x1b[31\x01m": "broken \x01m",
-		"c1 \u009b31mred":     "c1 red",
-		"卛 is no escape":      "卛 is no escape",
-		"windows\r":           "windows",
-		"over\rwritten":       "over\rwritten",
-		"\x1b[31m{\"level\":\"warn\",\"msg\":\"x\"}\x1b[0m": "x",
+	for _, c := range [][2]string{
+		{"\x1b[31mred\x1b[0m plain", "red plain"},
+		{"\x1b[38;5;196;48:2:1:2:3mx\x1b[m", "x"},
+		{"\x1b]0;title\x07shell", "shell"},
+		{"\x1b]8;;https://x\x1b\\link\x1b]8;;\x1b\\", "link"},
+		{"\x1b]0;never ends, and the rest is no title", "0;never ends, and the rest is no title"},
+		{"\x1bP1;2|data\x1b\\after", "after"},
+		{"\x1b(Bcharset\x1b7saved\x1b8", "charsetsaved"},
+		{"\x1b[?25l\x1b[2K\x1b[1Gprogress\x1b[?25h", "progress"},
+		{"cut \x1b[31", "cut "},
+		{"cut \x1b", "cut "},
+		{"broken \x1b[31\x01m", "broken \x01m"},
+		{"c1 \u009b31mred", "c1 red"},
+		{"卛 is no escape", "卛 is no escape"},
+		{"windows\r", "windows"},
+		{"over\rwritten", "over\rwritten"},
+		{"\x1b[31m{\"level\":\"warn\",\"msg\":\"x\"}\x1b[0m", "x"},
 	} {
-		if got, _ := parseLine(&p, in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
+		if got, _ := parseLine(&p, c[0]); got != c[1] {
+			t.Errorf("%q: %q, want %q", c[0], got, c[1])
 		}
 	}
 	keep := parser{keepANSI: true}
