@@ -5,7 +5,7 @@ import "strings"
 // Content of model messages is what people and models said to each other, and
 // what tools were given and gave back. It is personal more often than not, so
 // it is dropped where it comes in, unless the operator allows it. These are the
-// attributes by which the emitters of product's mapping carry it.
+// attributes by which emitters carry it, some of them among other things.
 var contentNames = set(
 	// OpenTelemetry, newest and older.
 	"gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions", "gen_ai.tool.definitions",
@@ -13,7 +13,7 @@ var contentNames = set(
 	"gen_ai.evaluation.explanation", "gen_ai.prompt", "gen_ai.completion",
 	"mcp.request.argument", "mcp.response.value",
 	// OpenInference.
-	"input.value", "output.value", "llm.prompt_template.template", "llm.prompt_template.variables", "llm.function_call",
+	"input.value", "output.value", "llm.invocation_parameters", "llm.prompt_template.template", "llm.prompt_template.variables", "llm.function_call",
 	"tool.parameters", "tool_call.function.arguments", "message.content", "document.content", "reranker.query",
 	// Vercel AI SDK.
 	"ai.prompt", "ai.prompt.messages", "ai.prompt.tools", "ai.response.text", "ai.response.object", "ai.response.reasoning",
