@@ -39,10 +39,10 @@ func (l *Loader) Doctor(ctx context.Context) ([]health.Finding, error) {
 	x.aggregators(ctx)
 	x.clock()
 	x.descriptors()
-	x.findings = append(x.findings, guest.Doctor(guest.Config{})...)
+	x.findings = append(x.findings, guest.Doctor(cfg.guestConfig(false))...)
 	x.redaction()
 	x.files()
-	x.engine()
+	x.engine(ctx)
 	return x.findings, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/theazo/observability/agentd/docker"
 	"github.com/theazo/observability/agentd/uplink"
 	"github.com/theazo/observability/shared/health"
 	"github.com/theazo/observability/shared/ids"
@@ -129,11 +130,12 @@ func (x *examination) way(ctx context.Context, check, address string, id *uplink
 }
 
 // engine asks the Docker source about its engine and containers.
-func (x *examination) engine() {
+func (x *examination) engine(ctx context.Context) {
 	if !x.cfg.Docker.Enabled {
 		if len(x.cfg.Files) == 0 {
 			x.add(health.Warn, "docker engine", "It is switched off and no files are given: agentd collects nothing of containers", "Set docker.enabled to true")
 		}
 		return
 	}
+	x.findings = append(x.findings, docker.Doctor(ctx, x.cfg.dockerConfig())...)
 }
