@@ -32,6 +32,7 @@ type Store interface {
 	QueryLogs(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery) (telemetry.LogPage, error)
 	Agent(ctx context.Context, scope telemetry.Scope, id telemetry.AgentID) (telemetry.Agent, error)
 	Agents(ctx context.Context, scope telemetry.Scope, l telemetry.Listing) (page []telemetry.Agent, more bool, err error)
+	Events(ctx context.Context, scope telemetry.Scope, agent telemetry.AgentID, l telemetry.Listing) (page []telemetry.StoredEvent, more bool, err error)
 	Session(ctx context.Context, scope telemetry.Scope, id telemetry.SessionID) (telemetry.Session, error)
 	Sessions(ctx context.Context, scope telemetry.Scope, l telemetry.Listing) (page []telemetry.Session, more bool, err error)
 	Nodes(ctx context.Context, scope telemetry.Scope) ([]telemetry.Node, error)

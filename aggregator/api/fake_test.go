@@ -151,6 +151,25 @@ func (s *fakeStore) Agent(_ context.Context, scope telemetry.Scope, id telemetry
 	return telemetry.Agent{}, cmp.Or(s.err, error(telemetry.Failf(telemetry.NotFound, "no agent")))
 }
 
+func (s *fakeStore) Events(_ context.Context, scope telemetry.Scope, id telemetry.AgentID, l telemetry.Listing) ([]telemetry.StoredEvent, bool, error) {
+	code := 137
+	at := time.Date(2026, 9, 1, 10, 0, 0, 123456000, time.UTC)
+	list := []telemetry.StoredEvent{
+		{Place: "2", Event: telemetry.Event{
+			Type: telemetry.SandboxExited, Timestamp: at, Origin: telemetry.Origin{Agent: id, Source: telemetry.SourceProvider}, ExitCode: &code, Reason: "oom",
+			LastWords: &telemetry.LastWords{Signal: "SIGKILL", OOMKilled: true, MemoryPeak: 1 << 20, Stderr: "Killed\n"}, Node: "nod_1",
+		}},
+		{Place: "1", Event: telemetry.Event{Type: telemetry.SandboxStarted, Timestamp: at.Add(-time.Minute), Origin: telemetry.Origin{Agent: id, Source: telemetry.SourceProvider}, Node: "nod_1"}},
+	}
+	if l.After != nil {
+		list = slices.DeleteFunc(list, func(e telemetry.StoredEvent) bool { return !e.Event.Timestamp.Before(l.After.CreatedAt) })
+	}
+	if scope.Env == telemetry.Test {
+		list = nil
+	}
+	return list[:min(l.Limit, len(list))], l.Limit < len(list), s.err
+}
+
 func (s *fakeStore) Session(_ context.Context, scope telemetry.Scope, id telemetry.SessionID) (telemetry.Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

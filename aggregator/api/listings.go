@@ -35,10 +35,11 @@ func (c *call) me() error {
 	return nil
 }
 
-// listing reads the parameters that lists of agents and sessions share.
+// listing reads the parameters that lists share; status is nil for lists
+// whose entries have none.
 func (p *params) listing(status func(string) (uint8, error)) telemetry.Listing {
 	l := telemetry.Listing{Limit: p.number("limit", telemetry.DefaultLimit, 1, telemetry.MaxLimit, "")}
-	if text, given := p.one("status"); given {
+	if text, given := p.one("status"); given && status != nil {
 		n, err := status(text)
 		if err != nil {
 			p.fail("status", "is not valid: %v", err)
@@ -74,6 +75,30 @@ func (c *call) listAgents() error {
 	answer := page[agentJSON]{Data: shapeAll(found, shapeAgent), HasMore: more}
 	if n := len(found); more && n > 0 {
 		text := listCursor(telemetry.ListingKey{CreatedAt: found[n-1].CreatedAt, ID: string(found[n-1].ID)})
+		answer.Cursor = &text
+	}
+	c.json(http.StatusOK, answer)
+	return nil
+}
+
+// listEvents lists what happened to an agent, its last words among it.
+func (c *call) listEvents() error {
+	p := params{values: c.query}
+	l := p.listing(nil)
+	if err := p.err(); err != nil {
+		return err
+	}
+	agent, err := c.agent(c.r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	found, more, err := c.api.Store.Events(c.r.Context(), c.who.Scope, agent.ID, l)
+	if err != nil {
+		return fmt.Errorf("api: list events: %w", err)
+	}
+	answer := page[eventJSON]{Data: shapeAll(found, shapeEvent), HasMore: more}
+	if n := len(found); more && n > 0 {
+		text := listCursor(telemetry.ListingKey{CreatedAt: found[n-1].Event.Timestamp, ID: found[n-1].Place})
 		answer.Cursor = &text
 	}
 	c.json(http.StatusOK, answer)

@@ -72,6 +72,8 @@ func TestGoldenAnswers(t *testing.T) {
 		"sessions":           {"GET", "/v1/sessions", "", s.key},
 		"session":            {"GET", "/v1/sessions/ses_a", "", s.key},
 		"nodes":              {"GET", "/v1/nodes", "", s.key},
+		"events":             {"GET", "/v1/agents/agt_a/events?limit=1", "", s.key},
+		"events_foreign":     {"GET", "/v1/agents/agt_b/events", "", s.key},
 		"node_ledger":        {"GET", "/v1/nodes/nod_a/ledger", "", s.key},
 		"node_ledger_none":   {"GET", "/v1/nodes/nod_b/ledger", "", s.key},
 		"nodes_forbidden":    {"GET", "/v1/nodes", "", limited},

@@ -62,6 +62,7 @@ func routes() []route {
 
 		{method: "GET", pattern: "/v1/agents", need: telemetry.LogsRead, params: []string{"sessionId", "status", "limit", "cursor"}, handle: (*call).listAgents},
 		{method: "GET", pattern: "/v1/agents/{id}", need: telemetry.LogsRead, handle: (*call).getAgent},
+		{method: "GET", pattern: "/v1/agents/{id}/events", need: telemetry.LogsRead, params: []string{"limit", "cursor"}, handle: (*call).listEvents},
 		{method: "GET", pattern: "/v1/sessions", need: telemetry.LogsRead, params: []string{"status", "limit", "cursor"}, handle: (*call).listSessions},
 		{method: "GET", pattern: "/v1/sessions/{id}", need: telemetry.LogsRead, handle: (*call).getSession},
 		{method: "GET", pattern: "/v1/nodes", need: telemetry.NodesRead, handle: (*call).listNodes},

@@ -28,6 +28,15 @@ func shapeAgent(a *telemetry.Agent) agentJSON {
 	return agentJSON{Agent: *a, CreatedAt: telemetry.Timestamp(a.CreatedAt), FirstLogAt: telemetry.Timestamp(a.FirstLogAt), LastLogAt: telemetry.Timestamp(a.LastLogAt)}
 }
 
+type eventJSON struct {
+	telemetry.Event
+	Timestamp telemetry.Timestamp `json:"timestamp"`
+}
+
+func shapeEvent(e *telemetry.StoredEvent) eventJSON {
+	return eventJSON{Event: e.Event, Timestamp: telemetry.Timestamp(e.Event.Timestamp)}
+}
+
 type sessionJSON struct {
 	telemetry.Session
 	CreatedAt  telemetry.Timestamp `json:"createdAt"`

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/theazo/observability/aggregator/store"
 	"github.com/theazo/observability/aggregator/store/storetest"
@@ -165,5 +166,48 @@ func TestRecordsOfEveryKindAreStored(t *testing.T) {
 		if got := scalar[int](t, db, query); got != want {
 			t.Errorf("%s: %d, not %d", query, got, want)
 		}
+	}
+}
+
+func TestEventsOfAnAgentPageInOrder(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	at := time.Date(2026, 9, 1, 10, 0, 0, 0, time.UTC)
+	code := 137
+	var events []telemetry.Event
+	for i := range 5 {
+		events = append(events, telemetry.Event{Type: telemetry.SandboxHealth, Timestamp: at.Add(time.Duration(i/2) * time.Second), Origin: telemetry.Origin{Agent: "agt_a"}, Reason: string(rune('a' + i))})
+	}
+	events[4].Type, events[4].ExitCode, events[4].LastWords = telemetry.SandboxExited, &code, &telemetry.LastWords{Signal: "SIGKILL", Stdout: "bye\n", Duration: time.Minute}
+	events[4].Content = json.RawMessage(`{"output":"\u0000"}`)
+	other := telemetry.Event{Type: telemetry.SandboxStarted, Timestamp: at, Origin: telemetry.Origin{Agent: "agt_b"}}
+	mustCommit(t, s, newSpool(scope, "nod_1", 1).records(append(events, other), nil), newSpool(telemetry.Scope{Org: "org_b"}, "nod_1", 1).records(events, nil))
+	var read string
+	l := telemetry.Listing{Limit: 2}
+	for {
+		page, more, err := s.Events(t.Context(), scope, "agt_a", l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range page {
+			read += page[i].Reason
+			if page[i].Type == telemetry.SandboxExited {
+				want := telemetry.StoredEvent{Event: events[4], Place: page[i].Place}
+				want.Node, want.Source = "nod_1", telemetry.SourceProvider
+				if d := cmp.Diff(want, page[i], cmpopts.EquateEmpty()); d != "" {
+					t.Error(d)
+				}
+			}
+		}
+		if !more {
+			break
+		}
+		last := page[len(page)-1]
+		l.After = &telemetry.ListingKey{CreatedAt: last.Timestamp, ID: last.Place}
+	}
+	if read != "edcba" {
+		t.Errorf("the pages hold %s", read)
 	}
 }

@@ -70,6 +70,12 @@ type Event struct {
 	Node    NodeID          `json:"nodeId,omitempty"` // set by the aggregator
 }
 
+// StoredEvent is an event and its place among those of the same time.
+type StoredEvent struct {
+	Event
+	Place string `json:"-"`
+}
+
 // MaxTail is how much of each stream LastWords holds, in bytes.
 const MaxTail = 64 << 10
 
