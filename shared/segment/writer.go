@@ -21,8 +21,7 @@ type Writer struct {
 	firstUS    int64
 	origins    map[telemetry.Origin]uint32
 	inOrder    []telemetry.Origin
-	lastOrigin telemetry.Origin
-	lastIndex  uint32
+	recent     [2]uint32 // indices in inOrder: a container's two streams take turns
 
 	time, flags, origin []byte
 	message, metadata   texts
@@ -114,8 +113,12 @@ const (
 )
 
 func (w *Writer) originIndex(o *telemetry.Origin) uint32 {
-	if len(w.inOrder) > 0 && *o == w.lastOrigin {
-		return w.lastIndex
+	if len(w.inOrder) > 0 {
+		for _, i := range w.recent {
+			if w.inOrder[i] == *o {
+				return i
+			}
+		}
 	}
 	if w.origins == nil {
 		w.origins = make(map[telemetry.Origin]uint32)
@@ -126,7 +129,7 @@ func (w *Writer) originIndex(o *telemetry.Origin) uint32 {
 		w.origins[*o] = i
 		w.inOrder = append(w.inOrder, *o)
 	}
-	w.lastOrigin, w.lastIndex = *o, i
+	w.recent[1], w.recent[0] = w.recent[0], i
 	return i
 }
 
@@ -203,6 +206,7 @@ func (w *Writer) reset() {
 	w.stats = Stats{}
 	clear(w.origins)
 	w.inOrder = w.inOrder[:0]
+	w.recent = [2]uint32{}
 	w.time, w.flags, w.origin = w.time[:0], w.flags[:0], w.origin[:0]
 	w.message.reset()
 	w.metadata.reset()
