@@ -28,7 +28,7 @@ const (
 	// finishFor is how long an ended session waits to become durable.
 	finishFor = time.Minute
 
-	emitBytes = 256 << 10 // of lines in one batch, about
+	emitBytes = 64 << 10 // of lines in one batch, about
 )
 
 // exec reads one connection of an exec session (package execstream).

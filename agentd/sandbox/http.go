@@ -81,9 +81,12 @@ func (s *Source) about(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+// reader makes a batch of a body that says it is the target's.
+type reader func(t *source.Target, body []byte) (*source.Batch, error)
+
 // post makes the handler of one path of the sandbox protocol: one JSON object
 // becomes one record.
-func (s *Source) post(kind string, read func(t *source.Target, body []byte) (*source.Batch, error)) http.HandlerFunc {
+func (s *Source) post(kind string, read reader) http.HandlerFunc {
 	requests := s.metrics.requests.WithLabelValues(kind)
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost {
@@ -91,22 +94,10 @@ func (s *Source) post(kind string, read func(t *source.Target, body []byte) (*so
 			return
 		}
 		t, err := s.target(r)
-		if err != nil {
-			fail(w, err)
-			return
-		}
-		body, err := s.body(w, r, t, maxBody)
-		if err != nil {
-			s.refusedForGood(t, err, max(0, int(min(r.ContentLength, maxBody))))
-			fail(w, err)
-			return
-		}
-		batch, err := read(&t, body)
 		if err == nil {
-			err = s.offer(r.Context(), t, batch)
+			err = s.receive(w, r, t, read)
 		}
 		if err != nil {
-			s.refusedForGood(t, err, len(body))
 			fail(w, err)
 			return
 		}
@@ -115,44 +106,60 @@ func (s *Source) post(kind string, read func(t *source.Target, body []byte) (*so
 	}
 }
 
-// refusedForGood counts a record that was in order and is lost: this protocol's
-// client does not try again.
-func (s *Source) refusedForGood(t source.Target, err error, bytes int) {
-	if code := telemetry.CodeOf(err); code == telemetry.RateLimited || code == telemetry.Unavailable {
-		s.lost(t, 1, bytes)
-	}
-}
-
-// body reads a request's body and undoes its compression, within limit bytes
-// both before and after.
-func (s *Source) body(w http.ResponseWriter, r *http.Request, t source.Target, limit int) ([]byte, error) {
+// receive reads, decodes and queues one request, within what the sandbox and
+// the node may have in memory for it. This protocol's client does not try
+// again, so what was in order and finds no room is lost, and told.
+func (s *Source) receive(w http.ResponseWriter, r *http.Request, t source.Target, read reader) error {
 	encoding := strings.ToLower(r.Header.Get("Content-Encoding"))
-	plain := encoding == "" || encoding == "identity"
-	most := limit
-	if n := r.ContentLength; plain && n >= 0 && n < int64(limit) {
-		most = int(n)
+	memory := 2 * maxBody // it and what it becomes
+	if encoding == "" || encoding == "identity" {
+		encoding = ""
+		if n := r.ContentLength; n >= 0 && n < maxBody {
+			memory = 2 * int(n)
+		}
 	}
-	leave, err := s.current().enter(t, most)
+	leave, err := s.current().enter(t, memory)
 	if err != nil {
-		return nil, err
+		s.lost(t, 1, memory/2)
+		return err
 	}
 	defer leave()
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(limit)))
+	body, err := readBody(w, r, encoding)
+	var batch *source.Batch
+	if err == nil {
+		batch, err = read(&t, body)
+	}
+	if err == nil {
+		if err = s.offer(r.Context(), t, batch); err != nil {
+			s.lost(t, 1, len(body))
+		}
+		return err
+	}
+	if code := telemetry.CodeOf(err); code == telemetry.InvalidRequest || code == telemetry.Unprocessable {
+		s.metrics.refused.WithLabelValues("invalid").Inc()
+	}
+	return err
+}
+
+// readBody reads a request's body and undoes its compression, within maxBody
+// both before and after.
+func readBody(w http.ResponseWriter, r *http.Request, encoding string) ([]byte, error) {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, tooLarge(limit)
+		return nil, tooLarge(maxBody)
 	}
 	if err != nil {
 		return nil, telemetry.Failf(telemetry.InvalidRequest, "The body ended early or came too slowly.")
 	}
-	if plain {
+	if encoding == "" {
 		return b, nil
 	}
-	return decompress(encoding, b, limit)
+	return decompress(encoding, b)
 }
 
-// decompress undoes a content encoding; what becomes larger than limit is
+// decompress undoes a content encoding; what becomes larger than maxBody is
 // refused before it is there.
-func decompress(encoding string, b []byte, limit int) ([]byte, error) {
+func decompress(encoding string, b []byte) ([]byte, error) {
 	var from io.Reader
 	switch encoding {
 	case "gzip", "x-gzip":
@@ -163,7 +170,7 @@ func decompress(encoding string, b []byte, limit int) ([]byte, error) {
 		from = z
 	case "zstd":
 		z, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxMemory(uint64(max(limit, maxWindow))), zstd.WithDecoderMaxWindow(maxWindow))
+			zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, fmt.Errorf("zstd decoder: %w", err)
 		}
@@ -172,12 +179,12 @@ func decompress(encoding string, b []byte, limit int) ([]byte, error) {
 	default:
 		return nil, &telemetry.Failure{Code: telemetry.InvalidRequest, Message: "The Content-Encoding is none of gzip, zstd, identity.", Cause: errEncoding}
 	}
-	out, err := io.ReadAll(io.LimitReader(from, int64(limit)+1))
+	out, err := io.ReadAll(io.LimitReader(from, maxBody+1))
 	if err != nil {
 		return nil, telemetry.Failf(telemetry.InvalidRequest, "The body is not sound %s, or needs more memory than it may.", encoding)
 	}
-	if len(out) > limit {
-		return nil, tooLarge(limit)
+	if len(out) > maxBody {
+		return nil, tooLarge(maxBody)
 	}
 	return out, nil
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"strconv"
 	"time"
@@ -192,9 +193,9 @@ func (s *Source) readProgress(t *source.Target, body []byte) (*source.Batch, err
 func (s *Source) readComplete(t *source.Target, body []byte) (*source.Batch, error) {
 	var in struct {
 		said
-		Output    json.RawMessage   `json:"output"`
-		Artifacts []json.RawMessage `json:"artifacts"`
-		Timestamp instant           `json:"timestamp"`
+		Output    json.RawMessage `json:"output"`
+		Artifacts json.RawMessage `json:"artifacts"`
+		Timestamp instant         `json:"timestamp"`
 	}
 	if err := s.read(t, body, &in, &in.said); err != nil {
 		return nil, err
@@ -214,36 +215,49 @@ func event(t *source.Target, kind telemetry.EventType, at instant, attributes ma
 
 // completed is the content of an agent.complete event.
 type completed struct {
-	Output    json.RawMessage   `json:"output,omitempty"`
-	Artifacts []json.RawMessage `json:"artifacts,omitempty"`
+	Output    json.RawMessage `json:"output,omitempty"`
+	Artifacts json.RawMessage `json:"artifacts,omitempty"`
 	// What is missing, because all of it is over telemetry.MaxMetadata.
 	OutputBytes      int `json:"outputBytes,omitempty"` // of the whole output; Output is the beginning of its text
 	ArtifactsOmitted int `json:"artifactsOmitted,omitempty"`
 }
 
-// completion makes the content fit: first the output, cut, in the room that it
-// needs but no more than half; then as many artifacts as have room.
-func completion(output json.RawMessage, artifacts []json.RawMessage) completed {
+// completion makes the content fit: first the output, cut, in the room that
+// the artifacts leave or in half of it; then as many artifacts as have room.
+func completion(output, artifacts json.RawMessage) completed {
 	const room = telemetry.MaxMetadata - 256 // for the names around
-	c := completed{Output: compact(output)}
-	sizes := 0
-	for i, a := range artifacts {
-		artifacts[i] = compact(a)
-		sizes += len(artifacts[i]) + 1
-	}
-	left := room - min(sizes, room/2)
-	if len(c.Output) > left {
+	c := completed{Output: compact(output), Artifacts: compact(artifacts)}
+	if left := room - min(len(c.Artifacts), room/2); len(c.Output) > left {
 		c.OutputBytes = len(output)
 		c.Output = cutJSON(textOf(output), left)
 	}
-	left = room - len(c.Output)
-	for i, a := range artifacts {
-		if len(a)+1 > left {
-			c.ArtifactsOmitted = len(artifacts) - i
-			break
-		}
-		left -= len(a) + 1
-		c.Artifacts = append(c.Artifacts, a)
+	if left := room - len(c.Output); len(c.Artifacts) > left {
+		c.Artifacts, c.ArtifactsOmitted = cutArray(c.Artifacts, left)
 	}
 	return c
+}
+
+// cutArray keeps the first elements of a JSON array that fit into so many
+// bytes, and counts the others. Anything but an array is one element.
+func cutArray(array json.RawMessage, most int) (kept json.RawMessage, omitted int) {
+	d := json.NewDecoder(bytes.NewReader(array))
+	if open, err := d.Token(); err != nil || open != json.Delim('[') {
+		return nil, 1
+	}
+	kept = append(kept, '[')
+	var element json.RawMessage
+	for d.More() {
+		if element = element[:0]; d.Decode(&element) != nil {
+			break
+		}
+		if omitted > 0 || len(kept)+len(element)+len(",]") > most {
+			omitted++
+			continue
+		}
+		if len(kept) > 1 {
+			kept = append(kept, ',')
+		}
+		kept = append(kept, element...)
+	}
+	return append(kept, ']'), omitted
 }

@@ -16,7 +16,7 @@ import (
 // Most exec sessions that are read at a time, and that are remembered.
 const (
 	maxExecsOfSandbox = 16
-	maxExecs          = 256
+	maxExecs          = 128
 	maxSessions       = 4096
 	maxSessionsOfBox  = 512
 
