@@ -73,3 +73,22 @@ func TestTheWorkIsLinear(t *testing.T) {
 	})
 	t.Logf("at most %.1f steps for a byte", worst)
 }
+
+// A text that is required must be in every match, else secrets remain.
+func TestTheTextThatAnExpressionRequires(t *testing.T) {
+	for pattern, want := range map[string]string{
+		`\bP-\d{4}\b`: "", `badge:\s*(\d+)`: "badge:", `(?i)BADGE \d`: "badge ", `(ab|cd)efg`: "efg", `(?:Xyz){2,}`: "xyz", `(xyz)?ab`: "",
+		`(?i)token`: "to", `(?i)asking`: "ing", `über-geheim=(.*)`: "ber-geheim=", `abc*`: "", `a+bcd`: "bcd", `x|yyyy`: "", `(?i)sk`: "",
+	} {
+		_, keyword, err := (&Rule{Name: "x", Pattern: pattern}).compile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(want) < minKeyword {
+			want = ""
+		}
+		if keyword != want {
+			t.Errorf("%s requires %q, not %q", pattern, keyword, want)
+		}
+	}
+}

@@ -142,7 +142,7 @@ func (b *builder) custom(rules []Rule) error {
 	var errs []error
 	for i := range rules {
 		x := &rules[i]
-		re, err := x.compile()
+		re, keyword, err := x.compile()
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -155,13 +155,13 @@ func (b *builder) custom(rules []Rule) error {
 		if !wanted {
 			continue
 		}
-		if x.Keyword == "" {
+		if keyword == "" {
 			b.r.more = append(b.r.more, func(s *scan) { s.expression(n, re) })
 			continue
 		}
 		slot := b.r.custom
 		b.r.custom++
-		b.keyword(strings.ToLower(x.Keyword), true, func(s *scan, _, _ int) {
+		b.keyword(keyword, true, func(s *scan, _, _ int) {
 			if s.tried&(1<<slot) == 0 {
 				s.tried |= 1 << slot
 				s.expression(n, re)

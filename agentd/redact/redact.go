@@ -23,7 +23,11 @@ type Config struct {
 type Rule struct {
 	Name    string // lower-case letters, digits and dashes; what stands in the marker
 	Pattern string // RE2; where it has a group, only the first group is replaced
-	Keyword string // a text, in any case, without which Pattern is not tried; may be empty
+	// Keyword is a text, in any case, without which Pattern is not tried. Where
+	// it is empty, one is taken from Pattern, if that has a text of three bytes
+	// that no match can do without; else Pattern is tried on every text, which
+	// costs more than all other rules together.
+	Keyword string
 }
 
 // Redactor replaces secrets by markers.
