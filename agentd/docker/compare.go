@@ -40,7 +40,8 @@ func (c *control) compare(ctx context.Context, blind bool) error {
 		case !isContainerID(l.ID) || r != nil && (r.ignored || !r.Destroyed.IsZero()):
 		case r == nil || r.sandbox == nil || !r.sandbox.known():
 			c.adopt(ctx, l.ID)
-		case r.differs(l.State) || blind && r.running():
+		case r.differs(l.State) || blind && r.running() || r.unasked:
+			r.unasked = false
 			c.suspects[l.ID] = true
 		}
 	}

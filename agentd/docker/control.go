@@ -63,6 +63,7 @@ type run struct {
 	oom     bool      // since Started
 	killed  bool      // a signal was sent since Started
 	listed  bool      // the list told of Started; its event may still come
+	unasked bool      // identified while the engine did not answer
 	born    time.Time // when inspect says that it was created; zero: nobody asked
 	sandbox *sandbox
 	driver  string

@@ -170,3 +170,45 @@ func TestDeletedFilesThatNobodyKept(t *testing.T) {
 		t.Errorf("gaps %+v", gaps)
 	}
 }
+
+// An engine that does not answer at the start keeps nobody from reading the logs
+// that were known before; what happened meanwhile is told when it is back.
+func TestLogsAreReadWithoutTheEngine(t *testing.T) {
+	e := dockertest.NewPrivate(t)
+	image := e.Image(t, linegen)
+	l := start(t, e.Host(), nil)
+	id := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "50"}, Labels: labels(t, "theazo.agent_id", "agt_known"), TTY: true})
+	l.awaitRead(t, id)
+	l.await(t, "the lines and the root", func(r []sourcetest.Record) bool {
+		return len(numbers(t, r, id, telemetry.Stdout)) == 50 && sourcetest.PositionsOf(r)[rootKey] != nil
+	})
+	records := l.stop()
+	e.StartContainer(t, id)
+	e.AwaitExit(t, id)
+	e.Stop(t)
+	l = start(t, e.Host(), records)
+	l.await(t, "the second run's lines", func(r []sourcetest.Record) bool { return len(numbers(t, r, id, telemetry.Stdout)) == 100 })
+	for _, line := range sourcetest.LinesOf(l.sink.Records())[sourcetest.Stream{Sandbox: telemetry.SandboxID(id), Stream: telemetry.Stdout}] {
+		if line.Text[len(line.Text)-1] == '\r' {
+			t.Fatalf("a terminal's line is %q", line.Text)
+		}
+	}
+	e.Start(t)
+	fresh := e.Run(t, dockertest.RunOptions{Image: image, Cmd: []string{"-n", "20"}, Labels: labels(t)})
+	l.awaitRead(t, fresh)
+	l.await(t, "the second run's exit", func(r []sourcetest.Record) bool {
+		n := 0
+		for _, ev := range sourcetest.EventsOf(r, telemetry.SandboxID(id)) {
+			if ev.Type == telemetry.SandboxExited {
+				n++
+			}
+		}
+		return n == 2
+	})
+	records = l.stop()
+	checkNumbers(t, records, fresh, 20)
+	if got := numbers(t, records, id, telemetry.Stdout); len(got) != 100 {
+		t.Errorf("%d lines of 100", len(got))
+	}
+	noGaps(t, records)
+}

@@ -75,15 +75,15 @@ func (d *Source) Run(ctx context.Context, resume source.Positions, to source.Sin
 		return err
 	}
 	defer e.Close()
-	info, err := d.awaitEngine(ctx, e)
+	info, absent, err := d.meet(ctx, e, resume)
 	if err != nil {
 		return nil // the context has ended while no engine answered: nothing was read
 	}
-	return d.runEngine(ctx, e, info, resume, to)
+	return d.runEngine(ctx, e, info, absent, resume, to)
 }
 
 // runEngine wires the parts of doc.go's picture and waits for all of them.
-func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resume source.Positions, to source.Sink) error {
+func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, absent bool, resume source.Positions, to source.Sink) error {
 	progress, first := newTold(resume)
 	root, all := d.logRoot(info), newRegistry()
 	use := newMeter(d.cfg.StatsInterval, to, e, d.log, d.metrics)
@@ -110,6 +110,12 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, resum
 				"which costs far more and loses lines at rotation. Let agentd read it (CAP_DAC_READ_SEARCH)", "directory", root, "error", err)
 			c.root = ""
 		}
+	}
+	if absent {
+		c.readKnown()
+		group.Go(func() error { return c.confirmRoot(ctx, d.logRoot) })
+	} else if info.Local {
+		c.noteRoot()
 	}
 	group.Go(func() error { return c.watch.run(ctx) })
 	group.Go(func() error { return read.run(ctx) })
@@ -184,7 +190,7 @@ func (d *Source) logRoot(info engineInfo) string {
 	case d.cfg.LogRoot != "":
 		return filepath.Clean(d.cfg.LogRoot)
 	case info.Local && info.Root != "":
-		return filepath.Join(info.Root, "containers")
+		return filepath.Join(info.Root, containersDir)
 	}
 	return ""
 }
