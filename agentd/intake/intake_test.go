@@ -332,7 +332,7 @@ func TestCutTiming(t *testing.T) {
 	})
 }
 
-// TestBackPressure holds the queue shut: Emit takes 256 KiB and a batch of each
+// TestBackPressure holds the queue shut: Emit takes 640 KiB and a batch of each
 // scope, then blocks, and only for the scope that is full.
 func TestBackPressure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -346,7 +346,7 @@ func TestBackPressure(t *testing.T) {
 		for sink.Emit(ctx, big) == nil {
 			taken++
 		}
-		if taken != 4 {
+		if taken != heldBytes/(64<<10) {
 			t.Errorf("%d batches of 64 KiB were taken", taken)
 		}
 		other := *big

@@ -3,6 +3,7 @@ package intake
 import (
 	"bytes"
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -152,9 +153,12 @@ func FuzzLine(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	var p parser
+	p, strips := parser{keepANSI: true}, parser{}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		before := bytes.Clone(text)
+		if message, _ := parseLine(&strips, string(text)); strings.Contains(message, "\x1b[") && !looksLikeObject(text) && !beginsWithPair(text) {
+			t.Fatalf("%q: an escape sequence is left in %q", text, message)
+		}
 		var e telemetry.LogEntry
 		var done marks
 		message, _ := p.line(&source.Line{Timestamp: noon, Text: text}, &e, &done)
@@ -174,6 +178,8 @@ func FuzzLine(f *testing.F) {
 	})
 }
 
+var hugeExponent = regexp.MustCompile(`[eE][+-]?\d{4}`)
+
 // checkAgainstJSON holds the scanner and what was lifted against encoding/json.
 func checkAgainstJSON(t *testing.T, text, message []byte, e *telemetry.LogEntry) {
 	t.Helper()
@@ -185,7 +191,7 @@ func checkAgainstJSON(t *testing.T, text, message []byte, e *telemetry.LogEntry)
 	if got && !want {
 		t.Fatalf("%q is taken for JSON", text)
 	}
-	if want && !got && len(s.members) < maxMembers && bytes.Count(text, []byte("["))+bytes.Count(text, []byte("{")) <= maxDepth {
+	if want && !got && !hugeExponent.Match(text) && len(s.members) < maxMembers && bytes.Count(text, []byte("["))+bytes.Count(text, []byte("{")) <= maxDepth {
 		t.Fatalf("%q is not taken for JSON", text)
 	}
 	if bytes.Equal(message, text) || !got {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -164,7 +166,7 @@ func TestRecordsOvertakeLinesThatWait(t *testing.T) {
 		q := &memory{full: true}
 		in, stop := start(t, Config{}, q)
 		sink := in.Sink("s")
-		lines := batchOf(strings.Repeat("x", frameBytes))
+		lines := batchOf(slices.Repeat([]string{strings.Repeat("x", 64<<10)}, heldBytes/(64<<10))...)
 		lines.Positions = source.Positions{"log": []byte("1")}
 		emit(t, sink, lines)
 		synctest.Wait()
@@ -195,7 +197,7 @@ func TestRecordsOvertakeLinesThatWait(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
-		if all, _ := q.all(); len(all) != 1 || string(q.positions["s/log"]) != "2" || len(q.records().Events) != 7 {
+		if all, _ := q.all(); len(all) != heldBytes/(64<<10) || string(q.positions["s/log"]) != "2" || len(q.records().Events) != 7 {
 			t.Errorf("%d lines, %d events, positions %v", len(all), len(q.records().Events), q.positions)
 		}
 	})
@@ -256,6 +258,61 @@ func (censor) Redact(dst, text []byte, hit func(string)) []byte {
 	return append(dst, text...)
 }
 
+// breaker takes out numbers, which breaks the form of an object, and what the
+// key before it says is a secret.
+type breaker struct{}
+
+var broken = regexp.MustCompile(`4111111111111111|"password":"([^"]*)"|,"break":\{`)
+
+func (breaker) Redact(dst, text []byte, hit func(string)) []byte {
+	found := broken.FindAllSubmatchIndex(text, -1)
+	if found == nil {
+		return text
+	}
+	at := 0
+	for _, f := range found {
+		from, to := f[0], f[1]
+		if f[2] >= 0 {
+			from, to = f[2], f[3]
+		}
+		if string(text[from:to]) == "[x]" {
+			continue
+		}
+		dst = append(append(dst, text[at:from]...), "[x]"...)
+		hit("x")
+		at = to
+	}
+	if at == 0 {
+		return text
+	}
+	return append(dst, text[at:]...)
+}
+
+// TestRedactionOfForm: where taking something out breaks the object, the rest is
+// still taken out, and what stays is an object, or nothing.
+func TestRedactionOfForm(t *testing.T) {
+	q := &memory{}
+	in, stop := start(t, Config{Redactor: breaker{}}, q)
+	emit(t, in.Sink("s"), batchOf(
+		`{"msg":"a","card":4111111111111111,"password":"hunter2","n":1}`,
+		`{"msg":"b","password":"hunter2"}`,
+		`{"msg":"c","password":"hunter2","break":{"d":1}}`,
+	))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	lines, _ := q.all()
+	for i, want := range []string{
+		`{"card":"[x]","password":"[x]","n":1,"redacted":{"x":2}}`,
+		`{"password":"[x]","redacted":{"x":1}}`,
+		`{"redacted":{"x":2}}`,
+	} {
+		if got := string(lines[i].Metadata); got != want {
+			t.Errorf("metadata %s, want %s", got, want)
+		}
+	}
+}
+
 // TestRedaction plants a secret in every text of every record: it never reaches
 // the queue, and the records say what was taken out.
 func TestRedaction(t *testing.T) {
@@ -264,7 +321,8 @@ func TestRedaction(t *testing.T) {
 	in, stop := start(t, Config{Redactor: censor{}}, q)
 	object := json.RawMessage(`{"a":"x ` + secret + ` y","b":["\u0073ecret-xyzzy\n"],"n":1}`)
 	b := &source.Batch{Target: target}
-	b.Lines = []source.Line{line("plain " + secret), line("nothing here")}
+	b.Lines = []source.Line{line("plain " + secret), line("nothing here"), line(`{"event":"\u0073ecret-xyzzy"}`), line("\x1b[1msecret-\x1b[0mxyzzy")}
+	b.Lines[3].KeepRaw = true
 	b.Entries = []telemetry.LogEntry{{Message: secret, Metadata: object}}
 	b.Events = []telemetry.Event{{
 		Type: telemetry.AgentComplete, Reason: secret, Attributes: map[string]string{"command": "run " + secret}, Content: object,
@@ -295,10 +353,10 @@ func TestRedaction(t *testing.T) {
 			t.Errorf("nothing was redacted: %s", text)
 		}
 	}
-	if all := fmt.Sprintf("%+v", lines); strings.Contains(all, "xyzzy") || len(lines) != 3 {
+	if all := fmt.Sprintf("%+v", lines); strings.Contains(all, "xyzzy") || strings.Contains(all, "0073") || strings.Contains(all, `"raw"`) || len(lines) != 5 {
 		t.Errorf("a secret came through: %s", all)
 	}
-	if got := string(lines[2].Metadata); got != `{"a":"x [redacted:word] y","b":["[redacted:word]\n"],"n":1,"redacted":{"word":3}}` {
+	if got := string(lines[4].Metadata); got != `{"a":"x [redacted:word] y","b":["[redacted:word]\n"],"n":1,"redacted":{"word":3}}` {
 		t.Errorf("metadata %s", got)
 	}
 	if got := r.Events[0].Attributes["redacted"]; got != `{"word":6}` {

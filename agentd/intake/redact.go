@@ -94,6 +94,13 @@ func (h *hits) add(rule string) {
 
 func (h *hits) reset() { h.rules, h.count, h.total = h.rules[:0], h.count[:0], 0 }
 
+// snapshot is a copy for restore.
+func (h *hits) snapshot() hits {
+	return hits{rules: slices.Clone(h.rules), count: slices.Clone(h.count), total: h.total}
+}
+
+func (h *hits) restore(from hits) { *h = from }
+
 // appendTo appends {"rule":count}.
 func (h *hits) appendTo(b []byte) []byte {
 	b = append(b, '{')
@@ -225,7 +232,13 @@ func (in *Intake) redactLine(e *telemetry.LogEntry, message []byte, done *marks)
 	if len(e.Metadata) > 0 {
 		e.Metadata = in.redactObject(e.Metadata)
 	}
-	message = in.redact(message)
+	if looksLikeObject(message) && bytes.IndexByte(message, '\\') >= 0 && in.isObject(message) {
+		if message = in.redactObject(message); message == nil {
+			message = []byte("{}")
+		}
+	} else {
+		message = in.redact(message)
+	}
 	if in.hits.total == 0 {
 		return message, false
 	}
@@ -244,8 +257,9 @@ func (in *Intake) redactLine(e *telemetry.LogEntry, message []byte, done *marks)
 	return message, true
 }
 
-// redactObject takes out of a valid object's texts what must not leave. The
-// rules see the object as it is written, and apart what an escape hides.
+// redactObject takes out of a valid object's texts what must not leave; nil
+// where that leaves no object. The rules see the object as it is written,
+// because a key can say what its value is, and apart what an escape hides.
 func (in *Intake) redactObject(object []byte) []byte {
 	if in.cfg.Redactor == nil {
 		return object
@@ -253,18 +267,33 @@ func (in *Intake) redactObject(object []byte) []byte {
 	if bytes.IndexByte(object, '\\') >= 0 {
 		object = in.redactTexts(object, true)
 	}
+	before := in.hits.snapshot()
 	out := in.redact(object)
-	if len(out) == len(object) && &out[0] == &object[0] {
+	if in.hits.total == before.total {
 		return object
 	}
-	s := jsonScanner{b: out, members: in.parse.members[:0], most: maxRecordMembers}
-	good := s.object()
-	in.parse.members = s.members[:0]
-	if good {
+	if in.isObject(out) {
 		return bytes.Clone(out)
 	}
-	// What was taken out held a part of the object's own form: text by text, then.
-	return in.redactTexts(object, false)
+	// What was taken out was a part of the object's form, such as a number: first
+	// text by text, then.
+	in.hits.restore(before)
+	object = in.redactTexts(object, false)
+	before = in.hits.snapshot()
+	switch out = in.redact(object); {
+	case in.hits.total == before.total:
+		return object
+	case in.isObject(out):
+		return bytes.Clone(out)
+	}
+	return nil
+}
+
+func (in *Intake) isObject(text []byte) bool {
+	s := jsonScanner{b: text, members: in.parse.members[:0], most: maxRecordMembers}
+	good := s.object()
+	in.parse.members = s.members[:0]
+	return good
 }
 
 // redactTexts takes what must not leave out of each string and number of a

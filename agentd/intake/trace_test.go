@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"bytes"
 	"maps"
 	"os"
 	"path/filepath"
@@ -296,4 +297,54 @@ func flushNow(rt *rapid.T, in *Intake, all bool) {
 			rt.Fatal(err)
 		}
 	}
+}
+
+// FuzzJoiner feeds any lines in any batches: what is joined is of one stream, in
+// order, each line at most once, and not too much.
+func FuzzJoiner(f *testing.F) {
+	for _, messages := range traces(f) {
+		f.Add([]byte(strings.Join(messages, "\n")), uint64(0x5555), uint16(7))
+	}
+	f.Fuzz(func(t *testing.T, text []byte, streams uint64, split uint16) {
+		var j joiner
+		j.reset()
+		var lines []source.Line
+		for i, part := range bytes.Split(text, []byte("\n")) {
+			l := source.Line{Text: part, Stream: telemetry.Stream(1 + streams>>(i%64)&1), Partial: len(part)%7 == 6}
+			lines = append(lines, l)
+			if i%(int(split)+1) == 0 {
+				j.feed(lines)
+				j.open(lines)
+			}
+		}
+		j.feed(lines)
+		to := map[int32]bool{}
+		var c chains
+		c.set(len(lines), j.joins)
+		for _, one := range j.joins {
+			if one.from >= one.to || int(one.to) >= len(lines) || lines[one.from].Stream != lines[one.to].Stream || to[one.to] || lines[one.from].Partial {
+				t.Fatalf("join %v of %d lines", one, len(lines))
+			}
+			to[one.to] = true
+		}
+		whole := 0
+		for i := range lines {
+			if len(j.joins) == 0 {
+				return // nobody asks
+			}
+			switch c.at(i) {
+			case heads:
+				l := c.line(lines, i)
+				if n := bytes.Count(l.Text, []byte("\n")) + 1; n > maxJoinedLines || len(l.Text) > maxJoinedBytes {
+					t.Fatalf("%d lines and %d bytes are joined", n, len(l.Text))
+				}
+				whole += bytes.Count(l.Text, []byte("\n")) + 1
+			case alone:
+				whole++
+			}
+		}
+		if whole != len(lines) {
+			t.Fatalf("%d lines of %d came out", whole, len(lines))
+		}
+	})
 }
