@@ -4,7 +4,7 @@
 //
 //	Emit ──▶ collecting batch ──▶ cut ──▶ flushing batch ──▶ encode ──▶ Queue.Append (one fsync)
 //	  ▲           │  (the next one collects meanwhile)                        │
-//	  └───────────┴── blocks while 256 KiB of its organisation are not durable┘
+//	  └───────────┴── blocks while 640 KiB of its organisation are not durable┘
 //
 // # Promises
 //
@@ -15,10 +15,10 @@
 //     lines of one stream pass each other.
 //   - Positions are appended together with the lines that they cover, or after
 //     them, never before.
-//   - Before Append has returned, at most 256 KiB and one batch of each
+//   - Before Append has returned, at most 640 KiB and one batch of each
 //     organisation and environment, and 32 MiB in all, are held; Emit blocks.
 //   - A lone line is cut at once; while more arrive, a cut waits at most
-//     Config.MaxDelay, 256 KiB or 4,096 lines.
+//     Config.MaxDelay, 640 KiB or 4,096 lines.
 //   - Run flushes what was emitted before it returns.
 //
 // # What happens to a line

@@ -20,11 +20,14 @@ import (
 
 // Limits of what is collected before it is cut.
 const (
-	frameBytes = 256 << 10 // of messages, metadata and origins
+	// frameBytes of messages, metadata and origins make a frame while more is
+	// waiting. With 256 KiB a backlog takes an eighth more CPU and 4 % more disk;
+	// beyond this only memory grows.
+	frameBytes = 640 << 10
 	frameLines = 4096
 	// heldBytes is what one organisation and environment may have read but not
 	// durable before Emit blocks; heldInAll is the same for the node.
-	heldBytes = 256 << 10
+	heldBytes = 640 << 10
 	heldInAll = 32 << 20
 
 	// A position that no line came with may wait: it only spares a source some

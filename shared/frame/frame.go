@@ -19,7 +19,7 @@ import (
 	"github.com/theazo/observability/shared/telemetry"
 )
 
-// Limits of one frame. Intake cuts earlier (256 KiB of text); these are what
+// Limits of one frame. Intake cuts earlier (640 KiB of text); these are what
 // a receiver accepts.
 const (
 	MaxBody  = 3 << 20 // bytes, encoded: below gRPC's 4 MiB message
