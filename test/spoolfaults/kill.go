@@ -200,7 +200,7 @@ func (k *Killer) life(ctx context.Context, dir, call string, when int, o *Oracle
 	if err != nil {
 		return false, err
 	}
-	cmd := exec.CommandContext(ctx, "strace", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace="+call, //nolint:gosec // our own words
+	cmd := exec.CommandContext(ctx, "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace="+call, //nolint:gosec // our own words
 		"-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", call, when), self)
 	cmd.Env = append(os.Environ(), WriterEnv+"="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
