@@ -82,7 +82,7 @@ func plain(literal *syntax.Regexp) string {
 			part = part[:0]
 			continue
 		}
-		part = append(part, toLower(byte(r)))
+		part = append(part, toLower(byte(r))) //nolint:gosec // it is ASCII
 		if len(part) > len(longest) {
 			longest = string(part)
 		}

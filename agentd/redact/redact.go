@@ -86,17 +86,24 @@ func New(cfg Config, reg prometheus.Registerer) (*Redactor, error) {
 // beginning, grown as needed), which must not overlap text. hit is called
 // with the rule's id once for each value replaced; it may be nil.
 func (r *Redactor) Redact(dst, text []byte, hit func(rule string)) []byte {
+	return r.redact(dst, text, r.pem >= 0, hit)
+}
+
+// redact is Redact; lone says whether a line that looks like a part of a key is
+// taken for one.
+func (r *Redactor) redact(dst, text []byte, lone bool, hit func(rule string)) []byte {
+	lone = lone && loneKeyLine(text)
 	at := r.index.next(text, 0)
 	for at >= 0 {
 		for _, p := range r.index.probes(text, at) {
 			if _, ok := p.found(text, at); ok {
-				return r.scan(dst, text, at, hit)
+				return r.scan(dst, text, at, lone, hit)
 			}
 		}
 		at = r.index.next(text, at+2)
 	}
-	if r.card >= 0 && hasLongNumber(text) || len(r.more) > 0 || r.pem >= 0 && loneKeyLine(text) {
-		return r.scan(dst, text, len(text), hit)
+	if r.card >= 0 && hasLongNumber(text) || len(r.more) > 0 || lone {
+		return r.scan(dst, text, len(text), lone, hit)
 	}
 	return text
 }
@@ -107,7 +114,7 @@ const maxPasses = 4
 
 // scan looks closely at a text of which keywords are known to be absent before
 // position at.
-func (r *Redactor) scan(dst, text []byte, at int, hit func(rule string)) []byte {
+func (r *Redactor) scan(dst, text []byte, at int, lone bool, hit func(rule string)) []byte {
 	s, _ := r.scans.Get().(*scan)
 	defer func() {
 		s.end()
@@ -116,6 +123,10 @@ func (r *Redactor) scan(dst, text []byte, at int, hit func(rule string)) []byte 
 	for pass := range maxPasses {
 		s.begin(r, text)
 		s.look(at)
+		if lone {
+			s.specific(r.pem, 0, len(text))
+			lone = false
+		}
 		if len(s.spans) == 0 {
 			break
 		}

@@ -203,6 +203,25 @@ func TestAPrivateKeyOverSeveralLines(t *testing.T) {
 	if !slices.Equal(out, want) || n != 5 {
 		t.Errorf("%d hits:\n%s", n, strings.Join(out, "\n"))
 	}
+
+	line := strings.Repeat("MHcCAQEEx1", 7)[:64]
+	for _, c := range []struct {
+		within string
+		kept   bool
+	}{{"CERTIFICATE", true}, {"PRIVATE KEY", false}, {"", false}} {
+		state = 0
+		if c.within != "" {
+			r.RedactNext(&state, nil, []byte("-----BEGIN "+c.within+"-----"), nil)
+		}
+		if kept := string(r.RedactNext(&state, nil, []byte(line), nil)) == line; kept != c.kept {
+			t.Errorf("a line of base64 within %q is kept: %t", c.within, kept)
+		}
+	}
+	off := mustNew(t, redact.Config{Off: []string{"private-key"}})
+	state = 1
+	if out := off.RedactNext(&state, nil, []byte(line), nil); string(out) != line {
+		t.Errorf("%q without the rule", out)
+	}
 }
 
 // pieces of which hostile and ordinary texts are made.

@@ -67,9 +67,6 @@ func (s *scan) look(at int) {
 	if s.r.card >= 0 && hasLongNumber(s.text) {
 		s.cardNumbers()
 	}
-	if s.r.pem >= 0 && loneKeyLine(s.text) {
-		s.specific(s.r.pem, 0, len(s.text))
-	}
 	for _, find := range s.r.more {
 		find(s)
 	}

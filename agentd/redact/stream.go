@@ -2,41 +2,52 @@ package redact
 
 import "bytes"
 
-// keyLines is how many lines a private key may have.
-const keyLines = 400
+// A stream's state is 0 outside of PEM blocks, and within one the number of
+// its lines so far; those of certificates and the like have the bit public.
+const (
+	public   = 1 << 31
+	keyLines = 400 // that a block may have
+)
 
 // RedactNext is Redact for the next line of a stream. A private key is printed
 // over several lines, of which only the first says what they are: state
-// remembers it. It is the stream's own, begins with zero, and tells nothing
-// of the text.
+// remembers it, and that a certificate's lines are none. It is the stream's
+// own, begins with zero, and tells nothing of the text.
 func (r *Redactor) RedactNext(state *uint32, dst, text []byte, hit func(rule string)) []byte {
-	if *state > 0 && r.pem >= 0 {
-		if *state < keyLines && keyLine(text) {
-			*state++
-			if len(bytes.TrimSpace(text)) == 0 {
-				return text
-			}
-			s := &scan{r: r, text: text}
-			s.specific(r.pem, 0, len(text))
-			return s.replace(dst, hit)
-		}
+	if r.pem < 0 {
+		return r.redact(dst, text, false, hit)
+	}
+	if *state&^public >= keyLines || *state > 0 && !keyLine(text) {
 		*state = 0
 	}
-	if r.pem >= 0 && len(text) >= len(pemHeader) && opensKey(text) {
-		*state = 1
+	switch {
+	case *state&public != 0:
+		*state++
+		return r.redact(dst, text, false, hit)
+	case *state > 0:
+		*state++
+		if len(bytes.TrimSpace(text)) == 0 {
+			return text
+		}
+		s := &scan{r: r, text: text}
+		s.specific(r.pem, 0, len(text))
+		return s.replace(dst, hit)
 	}
+	*state = opens(text)
 	return r.Redact(dst, text, hit)
 }
 
-// opensKey reports whether a private key begins in a text and does not end in it.
-func opensKey(text []byte) bool {
-	i := bytes.LastIndex(text, []byte("PRIVATE KEY"))
-	if i < 0 {
-		return false
+// opens returns the state after a line: within a block if one begins in it and
+// does not end.
+func opens(text []byte) uint32 {
+	begin := bytes.LastIndex(text, []byte(pemHeader))
+	switch {
+	case begin < 0 || bytes.Contains(text[begin:], []byte(pemFooter)):
+		return 0
+	case bytes.Contains(text[begin:], []byte("PRIVATE KEY")):
+		return 1
 	}
-	s := scan{text: text}
-	body, ok := s.keyHeader(i, i+len("PRIVATE KEY"))
-	return ok && !bytes.Contains(text[body:], []byte(pemFooter))
+	return public | 1
 }
 
 // keyLine reports whether a line may be a part of a key: base64, a header of
