@@ -10,6 +10,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/theazo/observability/agentd/source"
@@ -146,6 +147,8 @@ func (l *follower) run(ctx context.Context) error {
 			return err
 		case errors.Is(err, errGone) || ended && err == nil:
 			return l.finish(ctx)
+		case errors.Is(err, errMute):
+			return l.tellMute(ctx)
 		}
 		if l.state.read > before {
 			pause.Reset()
@@ -231,6 +234,31 @@ func (l *follower) connection(ctx context.Context, follow bool) error {
 	}
 }
 
+// errMute says that the engine cannot read the log that it writes.
+var errMute = errdefs.ErrNotImplemented
+
+// tellMute tells once of a log that nobody can read, and waits for the end of the
+// run.
+func (l *follower) tellMute(ctx context.Context) error {
+	if !l.state.mute {
+		l.state.mute = true
+		batch := source.Batch{Target: *l.state.target, Positions: source.Positions{l.s.key: l.state.position().note()}}
+		batch.Gaps = []telemetry.Gap{{
+			Reason: telemetry.GapUnreadable, Count: telemetry.GapUnknownCount,
+			Detail: "The container's log goes to a driver that cannot be read back, and the engine's cache of it is switched off.",
+		}}
+		l.c.metrics.aboutGaps(&batch)
+		if err := l.c.reader.sink.Emit(ctx, &batch); err != nil {
+			return fmt.Errorf("%w: %w", errSink, err)
+		}
+	}
+	select {
+	case <-l.ending:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
 // finish closes the lines that are still open. Those that began after the end
 // are of a next run, and the next follower reads them again.
 func (l *follower) finish(ctx context.Context) error {
@@ -268,6 +296,7 @@ type apiLog struct {
 	target  *source.Target
 	tty     bool
 	since   time.Time // when nothing was read yet
+	mute    bool      // nobody can read it, and a gap said so
 	read    int64
 	streams [telemetry.Stderr + 1]apiStream
 	stamps  stampParser
@@ -305,6 +334,7 @@ func (s *apiStream) take(at time.Time) bool {
 }
 
 func (a *apiLog) resume(p *logPosition) {
+	a.mute = p.Mute
 	a.streams[telemetry.Stdout].mark, a.streams[telemetry.Stderr].mark = p.API.Stdout, p.API.Stderr
 	for stream, open := range map[telemetry.Stream]*openLine{telemetry.Stdout: p.Stdout, telemetry.Stderr: p.Stderr} {
 		if open != nil && open.From == nil {
@@ -341,7 +371,7 @@ func (a *apiLog) rewind() {
 }
 
 func (a *apiLog) position() *logPosition {
-	p := &logPosition{API: &apiStreams{Stdout: a.streams[telemetry.Stdout].mark, Stderr: a.streams[telemetry.Stderr].mark}}
+	p := &logPosition{Mute: a.mute, API: &apiStreams{Stdout: a.streams[telemetry.Stdout].mark, Stderr: a.streams[telemetry.Stderr].mark}}
 	if j := &a.streams[telemetry.Stdout].joiner; j.skipping {
 		p.Stdout = j.note()
 	}

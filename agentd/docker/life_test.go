@@ -1,20 +1,14 @@
 package docker
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/theazo/observability/agentd/source"
 	"github.com/theazo/observability/agentd/source/sourcetest"
 	"github.com/theazo/observability/shared/telemetry"
 	"github.com/theazo/observability/test/dockertest"
@@ -152,51 +146,19 @@ func TestABlockedSinkDelaysNobody(t *testing.T) {
 	noGaps(t, records)
 }
 
-// Logs that are in no file come through the engine, and go on after a crash.
-func TestOtherDrivers(t *testing.T) {
-	e := dockertest.NewEngine(t)
-	image := e.Image(t, linegen)
-	const lines = 3000
-	create := func(o dockertest.RunOptions, cmd ...string) string {
-		o.Image, o.Cmd, o.Labels = image, cmd, labels(t)
-		return e.Create(t, o)
-	}
-	local := create(dockertest.RunOptions{LogDriver: "local"}, "-n", strconv.Itoa(lines), "-rate", "3000", "-size", "60")
-	tty := create(dockertest.RunOptions{LogDriver: "local", TTY: true}, "-n", strconv.Itoa(lines), "-rate", "3000", "-size", "60")
-	want := map[sourcetest.Stream][]string{}
-	for _, id := range []string{local, tty} {
-		key := sourcetest.Stream{Sandbox: telemetry.SandboxID(id), Stream: telemetry.Stdout}
-		for i := 1; i <= lines; i++ {
-			want[key] = append(want[key], linegenLine(i, 60))
-		}
-	}
-	sourcetest.Exercise(t, sourcetest.Subject{
-		Crashes: 6,
-		New: func(t *testing.T) source.Source {
-			t.Helper()
-			s, err := New(Config{Endpoint: e.Host(), Include: []string{"label=test=" + t.Name()}}, hclog.NewNullLogger(), prometheus.NewRegistry())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s
-		},
-		Write: func(context.Context) error {
-			e.StartContainer(t, local)
-			e.StartContainer(t, tty)
-			e.AwaitExit(t, local)
-			e.AwaitExit(t, tty)
-			return nil
-		},
-		Want: func() map[sourcetest.Stream][]string { return want },
-	})
-}
-
-// A long line through the API, in both of its forms, and a driver that keeps
-// nothing.
+// A long line from files and through the API, in both of its forms, and a driver
+// that keeps nothing.
 func TestLongLinesOfOtherDriversAndNone(t *testing.T) {
 	e := dockertest.NewEngine(t)
+	for name, host := range map[string]string{"files": e.Host(), "api": remote(t, e.Host())} {
+		t.Run(name, func(t *testing.T) { longLinesOfOtherDriversAndNone(t, e, host) })
+	}
+}
+
+func longLinesOfOtherDriversAndNone(t *testing.T, e *dockertest.Engine, host string) {
+	t.Helper()
 	image := e.Image(t, linegen)
-	l := start(t, e.Host(), nil)
+	l := start(t, host, nil)
 	run := func(o dockertest.RunOptions, cmd ...string) string {
 		o.Image, o.Cmd, o.Labels = image, cmd, labels(t)
 		return e.Run(t, o)
@@ -217,7 +179,7 @@ func TestLongLinesOfOtherDriversAndNone(t *testing.T) {
 		}
 	}
 	lines := sourcetest.LinesOf(records)[sourcetest.Stream{Sandbox: telemetry.SandboxID(huge), Stream: telemetry.Stdout}]
-	if len(lines) != 1 || !lines[0].Truncated || len(lines[0].Text) != telemetry.MaxMessage {
+	if len(lines) != 1 || !lines[0].Truncated || len(lines[0].Text) != telemetry.MaxMessage || lines[0].Original != 1<<20 {
 		t.Errorf("1 MiB in one line came as %d lines", len(lines))
 		for _, l := range lines {
 			t.Logf("%d bytes at %v, partial %v", len(l.Text), l.Timestamp, l.Partial)

@@ -50,12 +50,13 @@ type logPosition struct {
 	Stderr *openLine   `json:"stderr,omitempty"`
 	API    *apiStreams `json:"api,omitempty"`   // read through the engine's API instead
 	Cache  bool        `json:"cache,omitempty"` // a gap has said that the log is a cache
+	Mute   bool        `json:"mute,omitempty"`  // a gap has said that nobody can read the log
 }
 
 // note returns the JSON of p. Most positions, of which each batch has one, are
 // written without reflection.
 func (p *logPosition) note() json.RawMessage {
-	if p.Stdout != nil || p.Stderr != nil || p.API != nil || p.Cache || p.Last.IsZero() {
+	if p.Stdout != nil || p.Stderr != nil || p.API != nil || p.Cache || p.Mute || p.Last.IsZero() {
 		return encode(p)
 	}
 	b := make([]byte, 0, 256)
