@@ -217,3 +217,37 @@ func TestWhatASandboxReportsIsThere(t *testing.T) {
 	}
 	awaitTotal(t, n.client, 1, "agentId", "agt_client", "level", "error")
 }
+
+// A single-container machine: agentd exec is its entrypoint. What its child
+// starts reports by the child's own endpoint, and what comes in from outside,
+// as a provider's exec does, by the socket.
+func TestASingleContainerMachine(t *testing.T) {
+	dir := directory(t)
+	a := aggregator(t, dir)
+	tenant := must(a.NewTenant(t.Context(), "machine"))(t)
+	state, stop := filepath.Join(dir, "machine"), filepath.Join(dir, "stop")
+	const script = `"$0" -- echo one from the child; "$0" -- sh -c 'echo two from the child >&2'; until [ -e "$1" ]; do sleep 0.05; done; echo the end`
+	machine := exec.CommandContext(t.Context(), filepath.Join(bin, "agentd"), "exec", "--", "sh", "-c", script, filepath.Join(bin, "agentd-exec"), stop) //nolint:gosec // our own program
+	machine.Env = append(os.Environ(), "AGENTD_STATE_DIR="+state, "AGENTD_AGGREGATOR_ADDRESSES="+a.Ingest, "AGENTD_AGGREGATOR_ENROLMENT="+a.Enrolment,
+		"AGENTD_AGGREGATOR_JOIN_TOKEN="+must(a.Command(t.Context(), "node", "token", "-org", tenant.Org))(t), "THEAZO_AGENT_ID=agt_machine", "THEAZO_EXEC_LINGER=1m")
+	var printed bytes.Buffer
+	machine.Stdout, machine.Stderr = &printed, &printed
+	if err := machine.Start(); err != nil {
+		t.Fatal(err)
+	}
+	client := a.Client(tenant)
+	awaitTotal(t, client, 4, "agentId", "agt_machine") // printed by the child, and each captured by itself
+	n := &execNode{client: client, endpoint: "unix://" + filepath.Join(state, "sandbox", "agentd.sock")}
+	out := must(n.command(t.Context(), "echo", "from outside").Output())(t)
+	if string(out) != "from outside\n" {
+		t.Errorf("%q", out)
+	}
+	awaitTotal(t, client, 5, "agentId", "agt_machine")
+	if err := os.WriteFile(stop, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := machine.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, printed.String())
+	}
+	awaitTotal(t, client, 6, "agentId", "agt_machine")
+}

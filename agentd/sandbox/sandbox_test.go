@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -411,5 +414,42 @@ func TestSettings(t *testing.T) {
 		if err := (&Config{Listen: []string{entry}}).Validate(); (err == nil) != good {
 			t.Errorf("%q: %v", entry, err)
 		}
+	}
+}
+
+func TestASenderHasOnlySoManyConnections(t *testing.T) {
+	e := bound(t, target("agt_1", "ses_1"))
+	address := strings.TrimPrefix(e.url, "http://")
+	var open []net.Conn
+	defer func() {
+		for _, c := range open {
+			_ = c.Close()
+		}
+	}()
+	refused := 0
+	for range maxOfSender + 20 {
+		var d net.Dialer
+		c, err := d.DialContext(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+	}
+	for _, c := range slices.Backward(open) { // the last are the ones too many; one that was let in is silent
+		_ = c.SetReadDeadline(time.Now().Add(headerTimeout / 5))
+		if _, err := c.Read(make([]byte, 1)); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			refused++
+			continue
+		}
+		if refused >= 20 {
+			break
+		}
+	}
+	if refused < 20 {
+		t.Errorf("%d of %d were refused", refused, len(open))
+	}
+	unix := send(t, unixClient(t, e.socket), "http://agentd/v1/sandbox/log", `{"message":"m"}`)
+	if unix.status != http.StatusForbidden {
+		t.Errorf("others are answered: %+v", unix)
 	}
 }
