@@ -22,7 +22,8 @@ type value struct {
 	text      []byte
 	quoted    bool
 	separator byte // = : > or a space
-	// more is set where an unquoted value is followed by another word.
+	spaced    bool // there is a space before it
+	// more is set where a space follows, and something else after it.
 	more bool
 }
 
@@ -104,7 +105,9 @@ func isPassword(v value) bool {
 		return true
 	case call(v.text) || path(v.text):
 		return false
-	case v.separator == ':' && v.more && lettersOnly(v.text): // "wrong password: try again"
+	case (v.separator == ':' || v.spaced) && v.more && lettersOnly(v.text): // "wrong password: try again"
+		return false
+	case v.spaced && member(v.text): // password = options.password
 		return false
 	case number(v.text) && len(v.text) < 4: // "passed: 3"
 		return false
@@ -166,7 +169,8 @@ func (a *assignment) match(s *scan, rule ruleNumber, start, end int) {
 		return
 	}
 	v := value{text: s.text[from:min(to, from+maxValue)], quoted: quoted, separator: separator}
-	v.more = s.byteAt(to) == ' ' && (s.is(alnum, to+1) || skipMarkers(s.text, to+1) > to+1)
+	v.spaced = s.byteAt(from-1) == ' '
+	v.more = s.byteAt(to) == ' ' && to+1 < len(s.text)
 	if a.secret(v) {
 		s.generic(rule, from, to)
 	}

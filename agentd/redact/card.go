@@ -95,11 +95,32 @@ func (s *scan) card(start, end int) int {
 			}
 			last += 1 + n
 		}
-		if last > 0 && s.isCard(start, last) {
+		if last > 0 && !s.inTable(start, last, separator) && s.isCard(start, last) {
 			return last
 		}
 	}
 	return 0
+}
+
+// inTable reports whether more groups of four stand on either side: then it is
+// a table of numbers. A date such as 12/27 behind a card's is no such group.
+func (s *scan) inTable(start, end int, separator byte) bool {
+	return s.byteAt(start-1) == separator && s.isGroup(start-5) || s.byteAt(end) == separator && s.isGroup(end+1)
+}
+
+// isGroup reports whether there are four digits of hex, one of them decimal,
+// and no more.
+func (s *scan) isGroup(at int) bool {
+	digits := 0
+	for i := at; i < at+4; i++ {
+		if !s.is(hexAny, i) {
+			return false
+		}
+		if s.is(digit, i) {
+			digits++
+		}
+	}
+	return digits > 0 && !s.is(alnum, at-1) && !s.is(alnum, at+4)
 }
 
 // isCard checks boundary, brand and check digit of what may have separators.

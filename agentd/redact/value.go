@@ -64,7 +64,7 @@ func randomRun(run, digits, letters, lowers, uppers int) bool {
 		return false
 	case digits >= 2 && letters >= 2:
 		return true
-	case run >= 16 && lowers >= 3 && uppers >= 3:
+	case run >= 16 && lowers >= 3 && uppers >= run/4: // more capitals than namesOfThings have
 		return true
 	}
 	return false
@@ -148,6 +148,20 @@ func statusWord(v []byte) bool {
 func lettersOnly(v []byte) bool {
 	for _, c := range v {
 		if c < 0x80 && (classes[c]&(1<<alnum) == 0 || classes[c]&(1<<digit) != 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// member reports whether a value is code that gets one: options.password.
+func member(v []byte) bool {
+	dot := bytes.IndexByte(v, '.')
+	if dot < 1 || dot == len(v)-1 {
+		return false
+	}
+	for _, c := range v {
+		if c != '.' && c != '_' && (classes[c]&(1<<alnum) == 0 || classes[c]&(1<<digit) != 0) {
 			return false
 		}
 	}
