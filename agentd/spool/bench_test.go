@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// BenchmarkAppend appends frames as intake cuts them: 40 KiB of one lane, then
-// both lanes. syncs/op is the number of fsyncs.
+// BenchmarkAppend appends frames as intake cuts them, offers and acknowledges
+// them: of one lane, then of both. syncs/op is the number of fsyncs.
 func BenchmarkAppend(b *testing.B) {
-	for _, size := range []int{200, 40 << 10} {
+	for _, size := range []int{200, 30 << 10, 256 << 10} {
 		for _, lanes := range []uint8{1, 2} {
 			b.Run(fmt.Sprintf("%d bytes, %d lanes", size, lanes), func(b *testing.B) {
 				s := open(b, Options{Dir: b.TempDir(), Budget: 4 << 30, SaveEvery: 100 * time.Millisecond})
@@ -60,5 +60,77 @@ func BenchmarkOpen(b *testing.B) {
 		if err := s.Close(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkStages shows what of that is what: an append with its fsync, taking
+// a frame out, and an acknowledgement.
+func BenchmarkStages(b *testing.B) {
+	for _, size := range []int{30 << 10, 256 << 10} {
+		s := open(b, Options{Dir: b.TempDir(), Budget: 8 << 30, SaveEvery: 100 * time.Millisecond})
+		body := make([]byte, size)
+		name := func(what string) string { return fmt.Sprintf("%s, %d KiB", what, size>>10) }
+		b.Run(name("append"), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				mustAppend(b, s, nil, Draft{Key: Key{Org: "org_a"}, Count: 1, Body: body})
+			}
+		})
+		var frames []Frame
+		b.Run(name("next"), func(b *testing.B) {
+			b.ReportAllocs()
+			s.Reset()
+			for b.Loop() {
+				if s.Stats().Lane[0].Unsent == 0 {
+					s.Reset()
+				}
+				f, err := s.Next(b.Context(), nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				f.Body = nil
+				frames = append(frames, f)
+			}
+		})
+		b.Run(name("ack"), func(b *testing.B) {
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				f := &frames[i%len(frames)]
+				if err := s.Ack(f.Org, f.Epoch, f.Lane, f.Last()); err != nil {
+					b.Fatal(err)
+				}
+				i++
+			}
+		})
+	}
+}
+
+// BenchmarkFull appends to a spool that is full: each file of new frames is paid
+// for by frames that give way. disk/byte is what is written for a byte of body.
+func BenchmarkFull(b *testing.B) {
+	for _, important := range []int{0, 50, 95} {
+		b.Run(fmt.Sprintf("%d%% important", important), func(b *testing.B) {
+			s := open(b, Options{Dir: b.TempDir(), Budget: 128 << 20, Floor: -1, SaveEvery: 100 * time.Millisecond})
+			body, n := make([]byte, 30<<10), 0
+			next := func() {
+				class := uint8(1)
+				if n%100 < important {
+					class = 2
+				}
+				n++
+				mustAppend(b, s, nil, Draft{Key: Key{Org: "org_a"}, Class: class, Count: 1, Body: body}, Draft{Key: Key{Org: "org_b"}, Class: class, Count: 1, Body: body})
+			}
+			for s.Stats().Lost == 0 {
+				next()
+			}
+			before, from := s.Stats().Rewrote, n
+			b.ReportAllocs()
+			for b.Loop() {
+				next()
+			}
+			copied := float64(s.Stats().Rewrote - before)
+			b.ReportMetric(1+copied/float64((n-from)*2*len(body)), "disk/byte")
+		})
 	}
 }

@@ -271,7 +271,7 @@ func (st *stream) absent() []cursorGone {
 // slot that fails is opened anew for the next try, which writes all of it again.
 func (s *Spool) save(c *cursor) error {
 	sl := &s.slots[c.generation%2]
-	if err := s.saveTo(sl, slotName(int(c.generation%2)), c.encode()); err != nil { //nolint:gosec // 0 or 1
+	if err := s.saveTo(sl, slotName(int(c.generation%2)), c.encode()); err != nil {
 		return sl.close(fmt.Errorf("save the cursor: %w", err))
 	}
 	s.generation = c.generation

@@ -206,7 +206,7 @@ func (c *cutFS) cutPower(at string) {
 	defer c.mu.Unlock()
 	f, err := os.Open(c.mount)
 	if err == nil {
-		err = errors.Join(unix.IoctlSetPointerInt(int(f.Fd()), ext4Shutdown, shutdownNoLogSync), f.Close()) //nolint:gosec // a descriptor
+		err = errors.Join(unix.IoctlSetPointerInt(int(f.Fd()), ext4Shutdown, shutdownNoLogSync), f.Close())
 	}
 	c.at = at
 	if err != nil {

@@ -62,8 +62,8 @@ func bodyOf(org string, n int) []byte {
 	if org == orgLogs {
 		size = random.IntN(6000)
 	}
-	for range size {
-		b = append(b, byte(random.Uint32()))
+	for range size / 8 {
+		b = binary.LittleEndian.AppendUint64(b, random.Uint64())
 	}
 	return b
 }

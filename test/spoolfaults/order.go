@@ -3,6 +3,7 @@ package spoolfaults
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -50,7 +51,7 @@ func CheckOrder(ctx context.Context, dir string) (*Order, error) {
 		return nil, fmt.Errorf("strace: %w", err)
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("the writer told nothing")
+		return nil, errors.New("the writer told nothing")
 	}
 	f, err := os.Open(log) //nolint:gosec // as above
 	if err != nil {

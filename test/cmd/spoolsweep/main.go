@@ -69,7 +69,7 @@ func (s *sweep) run(ctx context.Context) (err error) {
 }
 
 func (s *sweep) killing(ctx context.Context, dir string) error {
-	seed := rand.Uint64()
+	seed := rand.Uint64() //nolint:gosec // not a secret
 	s.note("kills: seed %d, in %s", seed, dir)
 	k := &spoolfaults.Killer{Dir: dir, Lives: 10, Random: rand.New(rand.NewPCG(seed, 1))} //nolint:gosec // a seed makes it the same again
 	var found spoolfaults.Sweep
@@ -90,7 +90,10 @@ const cutBatch = 100
 func (s *sweep) cutting(ctx context.Context, dir string) error {
 	var found spoolfaults.Sweep
 	for batch := 0; found.Faults < s.cuts && !s.over() && found.Good(); batch++ {
-		c := &spoolfaults.Cuts{Dir: filepath.Join(dir, fmt.Sprintf("cuts%d", batch)), Cuts: min(cutBatch, s.cuts-found.Faults), Lives: 6, Seed: rand.Uint64()}
+		c := &spoolfaults.Cuts{
+			Dir: filepath.Join(dir, fmt.Sprintf("cuts%d", batch)), Cuts: min(cutBatch, s.cuts-found.Faults), Lives: 6,
+			Seed: rand.Uint64(), //nolint:gosec // not a secret
+		}
 		if err := os.Mkdir(c.Dir, 0o700); err != nil {
 			return err
 		}
