@@ -1,11 +1,9 @@
 package execclient
 
 import (
-	"crypto/rand"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -167,14 +165,21 @@ func run(path string, args []string, to endpoint, version string) int {
 }
 
 func hello(args []string, terminal bool, started time.Time) []byte {
-	var id [10]byte
-	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	h := execstream.Hello{
-		ID: "exec_" + hex.EncodeToString(id[:]), Command: shortened(args), TTY: terminal, StartedAt: started.UTC(),
+		ID: newID(), Command: shortened(args), TTY: terminal, StartedAt: started.UTC(),
 		Agent: os.Getenv("THEAZO_AGENT_ID"), Session: os.Getenv("THEAZO_SESSION_ID"),
 	}
-	b, _ := json.Marshal(h) // plain texts
-	return b
+	return h.AppendJSON(nil)
+}
+
+// newID is one that no other session has; it need not be a secret.
+func newID() string {
+	const digits = "0123456789abcdefghjkmnpqrstvwxyz"
+	id := []byte("exec_")
+	for range 20 {
+		id = append(id, digits[rand.N(len(digits))]) //nolint:gosec // see above
+	}
+	return string(id)
 }
 
 // shortened keeps the beginning of a long command line.
@@ -201,8 +206,7 @@ func ending(state *os.ProcessState, err error, started time.Time) (code int, exi
 	}
 	return e.Code, func(stdout, stderr int64) []byte {
 		e.Stdout, e.Stderr = stdout, stderr
-		b, _ := json.Marshal(e) // plain texts and numbers
-		return b
+		return e.AppendJSON(nil)
 	}
 }
 

@@ -24,7 +24,6 @@ package execstream
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 )
@@ -135,16 +134,18 @@ func ReadFrame(r io.Reader, buf []byte) (kind byte, payload []byte, err error) {
 	}
 	n := int(binary.BigEndian.Uint32(head[1:]))
 	if n > MaxPayload {
-		return 0, buf, fmt.Errorf("exec stream: a frame of %d bytes", n)
+		return 0, buf, errTooLarge
 	}
 	if cap(buf) < n {
 		buf = make([]byte, n)
 	}
 	if _, err := io.ReadFull(r, buf[:n]); err != nil {
-		return 0, buf, fmt.Errorf("exec stream: a frame was cut: %w", noEOF(err))
+		return 0, buf, noEOF(err)
 	}
 	return head[0], buf[:n], nil
 }
+
+var errTooLarge = errors.New("exec stream: a frame is too large")
 
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {

@@ -2,10 +2,14 @@ package execstream_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/theazo/observability/shared/execstream"
 )
@@ -57,4 +61,33 @@ func FuzzReadFrame(f *testing.F) {
 			_, _, _ = execstream.ParseAck(p)
 		}
 	})
+}
+
+// Fields are added to both or to none: JSON written by hand is what
+// encoding/json reads back.
+func TestJSONIsWhatTheStandardLibraryReads(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		at := time.UnixMicro(rapid.Int64Range(0, 1<<52).Draw(t, "at")).UTC()
+		hello := execstream.Hello{
+			ID: rapid.String().Draw(t, "id"), Command: rapid.SliceOfN(rapid.String(), 1, 5).Draw(t, "command"), Agent: rapid.String().Draw(t, "agent"),
+			Session: rapid.String().Draw(t, "session"), TTY: rapid.Bool().Draw(t, "tty"), StartedAt: at,
+		}
+		exit := execstream.Exit{
+			Code: rapid.Int().Draw(t, "code"), Signal: rapid.String().Draw(t, "signal"), DurationMS: rapid.Int64().Draw(t, "duration"), EndedAt: at,
+			Stdout: rapid.Int64().Draw(t, "stdout"), Stderr: rapid.Int64().Draw(t, "stderr"),
+		}
+		var helloAgain execstream.Hello
+		var exitAgain execstream.Exit
+		if err := errors.Join(json.Unmarshal(hello.AppendJSON(nil), &helloAgain), json.Unmarshal(exit.AppendJSON(nil), &exitAgain)); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(hello, helloAgain) + cmp.Diff(exit, exitAgain); d != "" {
+			t.Fatal(d)
+		}
+	})
+	odd := execstream.Hello{Command: []string{"\xff\x00\u2028\x7f"}}
+	var again execstream.Hello
+	if err := json.Unmarshal(odd.AppendJSON(nil), &again); err != nil || again.Command[0] != "\ufffd\x00\u2028\x7f" {
+		t.Errorf("%q %v", again.Command, err)
+	}
 }
