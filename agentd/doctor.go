@@ -37,6 +37,7 @@ func (l *Loader) Doctor(ctx context.Context) ([]health.Finding, error) {
 	x.disk()
 	x.certificate()
 	x.aggregators(ctx)
+	x.flow()
 	x.clock()
 	x.descriptors()
 	x.findings = append(x.findings, guest.Doctor(cfg.guestConfig(false))...)
@@ -111,8 +112,19 @@ func (x *examination) agent(ctx context.Context) {
 	}
 	x.running = s
 	text := fmt.Sprintf("Version %s runs as process %d for %s", s.Version, pid, time.Since(s.StartedAt).Round(time.Second))
-	if s.Buffer.Lost > 0 {
-		x.add(health.Warn, check, fmt.Sprintf("%s; %d records of its buffer were damaged on disk and are lost", text, s.Buffer.Lost), "Look at the disk's health (dmesg, smartctl)")
+	evicted := uint64(0)
+	for _, lane := range s.Buffer.Evicted {
+		for _, class := range lane {
+			evicted += class.Records
+		}
+	}
+	if evicted > 0 {
+		x.add(health.Warn, check, fmt.Sprintf("%s; %d records gave way because the buffer was full, and are shown as gaps", text, evicted), "Raise buffer.budget, or see why the aggregator was away")
+	}
+	if s.Buffer.Corrupt > 0 {
+		x.add(health.Warn, check, fmt.Sprintf("%s; its buffer was damaged on disk in %d places, what was lost is shown as gaps", text, s.Buffer.Corrupt), "Look at the disk's health (dmesg, smartctl)")
+	}
+	if evicted > 0 || s.Buffer.Corrupt > 0 {
 		return
 	}
 	x.add(health.OK, check, text, "")

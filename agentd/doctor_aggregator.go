@@ -129,6 +129,46 @@ func (x *examination) way(ctx context.Context, check, address string, id *uplink
 	return true
 }
 
+// What a line's way to the aggregator may take before something is wrong.
+const (
+	slowLine = 5 * time.Second
+	oldFrame = time.Minute
+)
+
+// flow looks at how what the running agentd reads gets on.
+func (x *examination) flow() {
+	const check = "flow of lines"
+	if x.running == nil {
+		return
+	}
+	s := x.running
+	var waiting int64
+	var oldest time.Duration
+	for _, lane := range s.Buffer.Lane {
+		waiting += lane.Bytes
+		if lane.Frames > 0 && !lane.Oldest.IsZero() {
+			oldest = max(oldest, time.Since(lane.Oldest))
+		}
+	}
+	for _, t := range s.Uplink.Throttled {
+		x.add(health.Warn, check, fmt.Sprintf("The aggregator holds back %s until %s: %s", t.Organisation, t.Until.UTC().Format(time.TimeOnly), t.Reason),
+			"Raise the organisation's quota, or print less")
+	}
+	text := "What is read is committed at once"
+	if s.CanaryLag > 0 {
+		text = fmt.Sprintf("A line takes %s until it is committed", s.CanaryLag.Round(time.Millisecond))
+	}
+	switch {
+	case oldest > oldFrame:
+		x.add(health.Warn, check, fmt.Sprintf("%s wait in the buffer (of %s), the oldest for %s: lines become visible that much later, and when it is full the oldest debug and info lines go, which is counted",
+			megabytes(waiting), megabytes(s.Buffer.Budget), oldest.Round(time.Second)), "The checks of the aggregator say what stands in the way")
+	case s.CanaryLag > slowLine:
+		x.add(health.Warn, check, text, "Look at the aggregator's load and at the way to it")
+	case len(s.Uplink.Throttled) == 0:
+		x.add(health.OK, check, text, "")
+	}
+}
+
 // engine asks the Docker source about its engine and containers.
 func (x *examination) engine(ctx context.Context) {
 	if !x.cfg.Docker.Enabled {

@@ -155,8 +155,10 @@ func TestTheDoctorReadsTheCertificate(t *testing.T) {
 
 func TestTheDoctorAsksTheRunningAgent(t *testing.T) {
 	dir := privateDir(t)
-	s := Status{Version: "v9", NodeName: "host", StartedAt: time.Now(), Buffer: spool.Stats{Lost: 3, Budget: 1 << 30}}
-	s.Uplink = uplink.Status{Connected: true, ClockSkew: 9 * time.Second}
+	s := Status{Version: "v9", NodeName: "host", StartedAt: time.Now(), Buffer: spool.Stats{Corrupt: 3, Budget: 1 << 30}}
+	s.Buffer.Evicted[1][0] = spool.Loss{Frames: 1, Records: 44}
+	s.Uplink = uplink.Status{Connected: true, ClockSkew: 9 * time.Second, Throttled: []uplink.Throttled{{Organisation: "org_2", Reason: "too much"}}}
+	s.Buffer.Lane[1] = spool.LaneStats{Frames: 7, Bytes: 5 << 20, Oldest: time.Now().Add(-time.Hour)}
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
 	group.Go(func() {
@@ -172,8 +174,11 @@ func TestTheDoctorAsksTheRunningAgent(t *testing.T) {
 		}
 	}
 	f := examine(t, "-state_dir", dir, "-aggregator.addresses", "127.0.0.1:1")
-	wantFinding(t, f, health.Warn, "agentd", "3 records")
+	wantFinding(t, f, health.Warn, "agentd", "in 3 places")
+	wantFinding(t, f, health.Warn, "agentd", "44 records gave way")
 	wantFinding(t, f, health.Warn, "agentd", fmt.Sprintf("process %d", os.Getpid()))
+	wantFinding(t, f, health.Warn, "flow of lines", "5MiB wait in the buffer (of 1GiB), the oldest for 1h0m")
+	wantFinding(t, f, health.Warn, "flow of lines", "holds back org_2")
 	wantFinding(t, f, health.Warn, "clock", "9s off the aggregator's")
 	wantFinding(t, f, health.OK, "open files", "Agentd's limit is")
 }
