@@ -1,6 +1,7 @@
 // Package sandbox is the node's local endpoint: where the programs inside
 // sandboxes say things themselves, beside what they print. It speaks the
-// protocol of the published client theazo/sandbox (THEAZO_ENDPOINT), and takes
+// protocol of the published client theazo/sandbox (THEAZO_ENDPOINT) and
+// OpenTelemetry's (OTLP: logs, traces and metrics, by HTTP and gRPC), and takes
 // the output of exec sessions from agentd-exec.
 //
 //	                 who is it?              is there room?
@@ -21,6 +22,8 @@
 //     with 202. When its queue is full or it is above its rates it gets 429 with
 //     Retry-After, at once; what a client that does not try again lost is
 //     counted, and told as a gap record.
+//   - OTLP's senders are told what was refused and why (partial success), and
+//     when to try again (Retry-After, RetryInfo), which they do by themselves.
 //   - Sandboxes do not wait for one another: each has its queue and its own
 //     goroutine towards the sink.
 //   - Memory is bounded: by bytes per request, queue and node, by connections

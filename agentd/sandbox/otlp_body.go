@@ -3,6 +3,7 @@ package sandbox
 import (
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -125,40 +126,51 @@ func (h *hold) body(encoding string, from io.Reader, expected int) ([]byte, erro
 			return nil, bodyError(err, "The body ended early or came too slowly.")
 		}
 		b, err = h.zstd(b)
-		return b, bodyError(err, "The body is not sound zstd, or needs more memory than it may.")
+		return b, bodyError(err, fmt.Sprintf("The body is not sound zstd, or becomes larger than %d bytes.", otlp.MaxBody))
 	}
 	return nil, &telemetry.Failure{Code: telemetry.InvalidRequest, Message: "The encoding of the body is none of gzip, zstd, identity.", Cause: errEncoding}
 }
 
-// zstd inflates into memory that was taken before, with a decoder that has no
-// buffers of its own: a window costs what it holds and not what it announces.
+// A body is taken to grow at most that much, until it is found to grow more.
+const usualRatio, usualExtra = 64, 64 << 10
+
+// maxZstdWindow is what encoders may announce. Nothing is allocated for it.
+const maxZstdWindow = 128 << 20
+
+// zstd inflates into memory that was taken before.
 func (h *hold) zstd(b []byte) ([]byte, error) {
 	var head zstd.Header
 	if head.Decode(b) == nil && head.HasFCS && head.FrameContentSize > otlp.MaxBody {
 		return nil, tooLarge(otlp.MaxBody)
 	}
+	for size := min(usualRatio*len(b)+usualExtra, otlp.MaxBody); ; size = otlp.MaxBody {
+		if err := h.grow(size); err != nil {
+			return nil, err
+		}
+		out, err := inflate(b, size)
+		switch {
+		case err == nil:
+			return out, nil
+		case size < otlp.MaxBody: // not every error that means "too small" says so
+			h.shrink(size)
+		case errors.Is(err, zstd.ErrDecoderSizeExceeded):
+			return nil, tooLarge(otlp.MaxBody)
+		default:
+			return nil, err
+		}
+	}
+}
+
+// inflate makes at most that many bytes, and allocates little more: DecodeAll
+// has no window of its own, what it has made so far is the window.
+func inflate(b []byte, most int) ([]byte, error) {
 	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true),
-		zstd.WithDecoderMaxMemory(otlp.MaxBody), zstd.WithDecoderMaxWindow(maxWindow))
+		zstd.WithDecoderMaxMemory(maxZstdWindow), zstd.WithDecoderMaxWindow(maxZstdWindow))
 	if err != nil {
 		return nil, err
 	}
 	defer z.Close()
-	for size := max(firstStep, 4*len(b)); ; size *= 4 {
-		size = min(size, otlp.MaxBody)
-		if err := h.grow(size); err != nil {
-			return nil, err
-		}
-		out, err := z.DecodeAll(b, make([]byte, 0, size))
-		switch {
-		case err == nil:
-			return out, nil
-		case !errors.Is(err, zstd.ErrDecoderSizeExceeded):
-			return nil, err
-		case size == otlp.MaxBody:
-			return nil, tooLarge(otlp.MaxBody)
-		}
-		h.shrink(size)
-	}
+	return z.DecodeAll(b, make([]byte, 0, most))
 }
 
 // bodyError keeps a refusal of ours, and says otherwise in words what is wrong

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime"
+	runtimemetrics "runtime/metrics"
 	"strings"
 	"sync"
 	"testing"
@@ -131,6 +132,67 @@ func TestBombsAreRefusedWithinBoundedMemory(t *testing.T) {
 	}
 	if e.collector.flight.total != 0 || len(e.collector.flight.of) != 0 {
 		t.Errorf("memory was not given back: %d, %v", e.collector.flight.total, e.collector.flight.of)
+	}
+}
+
+func TestManyBombsAtOnceStayWithinBoundedMemory(t *testing.T) {
+	e := bound(t, target("agt_one", "ses_one"))
+	c := framed(t, e)
+	zipped, packed := bomb(t, "gzip"), bomb(t, "zstd")
+	stop, peak := make(chan struct{}), make(chan uint64)
+	go func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		sample := []runtimemetrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		highest := uint64(0)
+		for {
+			runtimemetrics.Read(sample)
+			highest = max(highest, sample[0].Value.Uint64())
+			select {
+			case <-stop:
+				peak <- highest
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	var senders sync.WaitGroup
+	for i := range 64 {
+		senders.Go(func() {
+			encoding, body := "gzip", zipped
+			if i%2 == 0 {
+				encoding, body = "zstd", packed
+			}
+			if i%4 < 2 {
+				if r := c.call(t, grpcTraces, encoding, frame(1, body)); r.status != "3" && r.status != "8" {
+					t.Errorf("by gRPC: %+v", r)
+				}
+				return
+			}
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/v1/traces", bytes.NewReader(body))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			req.Header.Set("Content-Type", typeProtobuf)
+			req.Header.Set("Content-Encoding", encoding)
+			req.Close = true
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return // answered and closed before all of it was sent
+			}
+			_ = resp.Body.Close()
+			if s := resp.StatusCode; s != http.StatusRequestEntityTooLarge && s != http.StatusBadRequest && s != http.StatusTooManyRequests {
+				t.Errorf("by HTTP: %d", s)
+			}
+		})
+	}
+	senders.Wait()
+	close(stop)
+	highest := <-peak >> 20
+	t.Logf("64 bombs at once, each of 1 GiB: the heap was at most %d MiB", highest)
+	if highest > 200 {
+		t.Errorf("the heap grew to %d MiB", highest)
 	}
 }
 
@@ -284,6 +346,47 @@ func TestSlowSendersLeaveRoomForOthers(t *testing.T) {
 	}
 	cancel()
 	senders.Wait()
+}
+
+// What encoders of every level make, streaming or not, is inflated up to the limit
+// and not a byte further.
+func TestInflatingUpToTheLimit(t *testing.T) {
+	for _, level := range []zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression, zstd.SpeedBestCompression} {
+		for _, size := range []int{0, 1, 100, 20 << 10, 1 << 20, otlp.MaxBody, otlp.MaxBody + 1} {
+			data := make([]byte, size)
+			for i := range data {
+				data[i] = byte(i >> 10)
+			}
+			var streamed bytes.Buffer
+			w, err := zstd.NewWriter(&streamed, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole := w.EncodeAll(data, nil)
+			for _, piece := range [][]byte{data[:size/2], data[size/2:]} {
+				if _, err := w.Write(piece); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			for encoding, bodies := range map[string][][]byte{"zstd": {whole, streamed.Bytes()}, "gzip": {gzipped(t, data)}, "": {data}} {
+				for _, body := range bodies {
+					var f flight
+					h := f.hold(target("a", ""))
+					got, err := h.body(encoding, bytes.NewReader(body), len(body))
+					if fits := size <= otlp.MaxBody; (err == nil) != fits || fits && !bytes.Equal(got, data) {
+						t.Errorf("%q of %d bytes at level %s: %d bytes, %v", encoding, size, level, len(got), err)
+					}
+					if h.bytes < len(got) {
+						t.Errorf("%q of %d bytes: only %d are held", encoding, size, h.bytes)
+					}
+					h.release()
+				}
+			}
+		}
+	}
 }
 
 func TestHoldsAreGivenBack(t *testing.T) {
