@@ -49,7 +49,7 @@ func script(m *model) {
 	_ = m.save()
 }
 
-var callEvery = flag.Int("spool.call-every", 3, "the tests that fail at, or cut the power at, each call do so at one call in so many; 1 is all of them")
+var callEvery = flag.Int("spool.call-every", 7, "the tests that fail at, or cut the power at, each call do so at one call in so many; 1 is all of them")
 
 // TestEveryCallFails plays one script again and again, with the n-th call that
 // changes the disk failing, once and for good, then cuts the power.

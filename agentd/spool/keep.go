@@ -32,7 +32,7 @@ func (s *Spool) keep() {
 			continue
 		}
 		if err := s.reclaim(short, halfDead); err != nil {
-			s.log.Warn("the spool's cursor could not be saved; acknowledged frames keep their disk space until it can", "error", err)
+			s.log.Warn("the spool could not be tidied; acknowledged frames keep their disk space until it can", "error", err)
 		}
 		timer.Reset(s.o.SaveEvery)
 		saved = time.Now()
