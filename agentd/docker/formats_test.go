@@ -62,7 +62,7 @@ func TestTheCacheOfAnotherDriver(t *testing.T) {
 // syslogServer takes messages and forgets them.
 func syslogServer(t *testing.T) (path string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "syslog") // a short name, for a socket
+	dir, err := os.MkdirTemp("", "syslog") //nolint:usetesting // a short name, for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

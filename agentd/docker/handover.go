@@ -123,7 +123,7 @@ func reopened(f *os.File, at *layout) (*logFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inherited log: %w", err)
 	}
-	again := os.NewFile(uintptr(fd), filepath.Join(at.dir, at.base)) //nolint:gosec // a descriptor is not negative
+	again := os.NewFile(uintptr(fd), filepath.Join(at.dir, at.base))
 	l, err := newLogFile(again, at.format, false)
 	if err != nil {
 		return nil, errors.Join(err, again.Close())

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func TestContainersRemovedDuringARestart(t *testing.T) {
 	ids := map[string]string{}
 	for _, driver := range []string{jsonFile, localDriver} {
 		ids[driver] = e.Run(t, dockertest.RunOptions{
-			Image: image, Cmd: []string{"-n", fmt.Sprint(lines), "-rate", "200"}, Labels: labels(t), LogDriver: driver, AutoRemove: true,
+			Image: image, Cmd: []string{"-n", strconv.Itoa(lines), "-rate", "200"}, Labels: labels(t), LogDriver: driver, AutoRemove: true,
 		})
 	}
 	l.await(t, "the first lines", func(r []sourcetest.Record) bool {
@@ -59,9 +60,9 @@ func TestContainersRemovedDuringARestart(t *testing.T) {
 
 // rotatedAway writes a log of which all but the newest files are deleted, while a
 // source that holds them is blocked after the first line.
-func rotatedAway(t *testing.T, keeper Keeper, stop func(cancel, release func())) (dir string, l *engineLog, records []sourcetest.Record) {
+func rotatedAway(t *testing.T, keeper Keeper, stop func(cancel, release func())) (l *engineLog, records []sourcetest.Record) {
 	t.Helper()
-	dir = t.TempDir()
+	dir := t.TempDir()
 	l = newEngineLog(t, filepath.Join(dir, "box-json.log"), 4<<10, 1)
 	if err := l.line(telemetry.Stdout, "first"); err != nil {
 		t.Fatal(err)
@@ -91,7 +92,7 @@ func rotatedAway(t *testing.T, keeper Keeper, stop func(cancel, release func()))
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	return dir, l, sink.Records()
+	return l, sink.Records()
 }
 
 // opened is how often this process has a file open that has that name now.
@@ -111,7 +112,7 @@ func opened(t *testing.T, path string) (n int) {
 
 // A source that is stopped reads to its end what is deleted, before it returns.
 func TestDeletedFilesAreReadBeforeTheEnd(t *testing.T) {
-	_, l, records := rotatedAway(t, nil, func(cancel, release func()) { cancel(); release() })
+	l, records := rotatedAway(t, nil, func(cancel, release func()) { cancel(); release() })
 	got := texts(records)
 	newest := len(l.want[telemetry.Stdout]) - len(got) // with a name, for the next source
 	if newest < 0 || newest > 80 || !slices.Equal(got, l.want[telemetry.Stdout][:len(got)]) {
@@ -128,7 +129,7 @@ func TestDeletedFilesAreReadBeforeTheEnd(t *testing.T) {
 func TestDeletedFilesAreKeptForTheNextSource(t *testing.T) {
 	keeper := new(health.Descriptors)
 	began := time.Now()
-	_, l, records := rotatedAway(t, keeper, func(cancel, _ func()) { cancel() })
+	l, records := rotatedAway(t, keeper, func(cancel, _ func()) { cancel() })
 	t.Logf("stopped after %s", time.Since(began))
 	if n := len(texts(records)); n != 1 {
 		t.Errorf("%d lines through a blocked sink", n)
@@ -160,7 +161,7 @@ func TestDeletedFilesAreKeptForTheNextSource(t *testing.T) {
 
 // Without anybody to keep them the next source tells what is lost.
 func TestDeletedFilesThatNobodyKept(t *testing.T) {
-	_, l, records := rotatedAway(t, nil, func(cancel, _ func()) { cancel() })
+	l, records := rotatedAway(t, nil, func(cancel, _ func()) { cancel() })
 	records = read(t, l.path, records, func(r []sourcetest.Record) bool {
 		got := texts(r)
 		return got[len(got)-1] == "line 399 of those that wait"

@@ -44,7 +44,7 @@ func (t *tail) enforce() {
 		return t.limits.files > 0 && len(deleted)*share > t.limits.files || t.limits.bytes > 0 && sum*int64(share) > t.limits.bytes
 	}
 	reading := len(deleted) > 0 && deleted[0] == t.files[0]
-	for over(1) && len(deleted) > 0 && !(reading && len(deleted) == 1) {
+	for over(1) && (len(deleted) > 1 || len(deleted) == 1 && !reading) {
 		oldest := 0
 		if reading {
 			oldest = 1
@@ -99,7 +99,7 @@ func newBudget() *budget {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil || l.Cur > 1<<30 {
 		return &budget{most: 1 << 30}
 	}
-	most := int64(l.Cur) //nolint:gosec // not more than 1<<30
+	most := int64(l.Cur)
 	return &budget{most: max(most-spareDescriptors, most/2)}
 }
 

@@ -97,12 +97,12 @@ func TestUrgentTurns(t *testing.T) {
 	for _, id := range []string{"X", "Y", "Z", "W"} {
 		r.push(with(id, true))
 	}
-	order := ""
+	var order strings.Builder
 	for s := r.pop(); s != nil; s = r.pop() {
-		order += s.id
+		order.WriteString(s.id)
 	}
-	if order != "XaYbZcW" {
-		t.Errorf("turns %s", order)
+	if order.String() != "XaYbZcW" {
+		t.Errorf("turns %s", &order)
 	}
 }
 

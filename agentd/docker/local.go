@@ -133,7 +133,7 @@ func parseEntry(b []byte) (r record, ok bool) {
 		}
 		b = rest
 	}
-	r.at = unixNano(int64(nanos)) //nolint:gosec // protobuf's int64 is sent as its two's complement
+	r.at = unixNano(int64(nanos))
 	r.whole = !partial || last
 	return r, timed
 }
@@ -176,10 +176,10 @@ func cutField(b []byte) (field, value uint64, content, rest []byte, ok bool) {
 		}
 		return field, value, nil, b[n:], true
 	case wireBytes:
-		if value, n = binary.Uvarint(b); n <= 0 || value > uint64(len(b)-n) {
+		if value, n = binary.Uvarint(b); n <= 0 || value > uint64(len(b)-n) { //nolint:gosec // n is not more than len(b)
 			return 0, 0, nil, nil, false
 		}
-		return field, 0, b[n : n+int(value)], b[n+int(value):], true //nolint:gosec // not more than len(b)
+		return field, 0, b[n : n+int(value)], b[n+int(value):], true
 	case wire64:
 		n = 8
 	case wire32:

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -124,7 +125,7 @@ func TestTornFrames(t *testing.T) {
 		data := appendFrame(nil, "stdout", "one", someTime, nil)
 		data = append(data, whole[:cut]...)
 		for i := range 20 {
-			data = appendFrame(data, "stdout", fmt.Sprint(i), someTime.Add(1), nil)
+			data = appendFrame(data, "stdout", strconv.Itoa(i), someTime.Add(1), nil)
 		}
 		writeFile(t, path, data)
 		texts, gaps := readAll(t, l)

@@ -140,7 +140,7 @@ func (r *reader) rounds(ctx, out context.Context) error {
 		}
 		if poll == nil && r.watch.refusedAny() {
 			ticker := time.NewTicker(pollEvery)
-			defer ticker.Stop() //nolint:gocritic // made once
+			defer ticker.Stop()
 			poll = ticker.C
 		}
 		wake := r.wake

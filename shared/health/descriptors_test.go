@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +81,7 @@ func TestTheNextProcess(t *testing.T) {
 		return // it has no work in the first one
 	}
 	// As a shell would exec it: only the process itself knows its id.
-	t.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
+	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	d, err := health.Inherit(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +189,7 @@ func TestInheritingNonsense(t *testing.T) {
 	if d, err := health.Inherit(t.Context()); err != nil || len(d.Take("")) != 0 {
 		t.Errorf("took another process's: %v", err)
 	}
-	t.Setenv("LISTEN_PID", fmt.Sprint(os.Getpid()))
+	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	t.Setenv("LISTEN_FDS", "-3")
 	if _, err := health.Inherit(t.Context()); err == nil {
 		t.Error("took a negative number")
