@@ -203,8 +203,9 @@ func TestRecordsOvertakeLinesThatWait(t *testing.T) {
 	})
 }
 
-// TestPositionsNeverGoBack emits one key by lines and records in turn, while
-// appends fail: what is durable never falls behind what was durable.
+// TestPositionsNeverGoBack emits one key by lines, traces that are held, records
+// and alone in turn, of a sandbox whose session changes: what is durable never
+// falls behind what was durable.
 func TestPositionsNeverGoBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &memory{}
@@ -212,10 +213,16 @@ func TestPositionsNeverGoBack(t *testing.T) {
 		sink := in.Sink("s")
 		for i := range 200 {
 			b := batchOf("x")
-			if i%3 == 0 {
+			switch {
+			case i%3 == 0:
 				b.Lines = nil
 				b.Events = []telemetry.Event{{Type: telemetry.SandboxStarted}}
+			case i%7 == 0:
+				b.Lines = nil
+			case i%2 == 0:
+				b.Lines[0].Text = []byte("panic: x")
 			}
+			b.Origin.Session = telemetry.SessionID(fmt.Sprintf("ses_%d", i/5%3))
 			b.Positions = source.Positions{"k": []byte(fmt.Sprintf("%03d", i))}
 			emit(t, sink, b)
 			if i%5 == 0 {
