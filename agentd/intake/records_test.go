@@ -226,7 +226,7 @@ func TestPositionsNeverGoBack(t *testing.T) {
 			b.Positions = source.Positions{"k": []byte(fmt.Sprintf("%03d", i))}
 			emit(t, sink, b)
 			if i%5 == 0 {
-				<-time.After(time.Duration(i%30) * time.Millisecond)
+				<-time.After(time.Duration(20+i%30) * time.Millisecond)
 			}
 		}
 		if err := stop(); err != nil {
