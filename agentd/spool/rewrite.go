@@ -214,14 +214,19 @@ func (s *Spool) settleMoves(r *rewriting, done bool) {
 		s.budget.used -= r.fresh.charge
 		return
 	}
+	charge := int64(fileHeader)
 	for i := range r.moves {
-		s.relocate(&r.moves[i], r.fresh)
+		m := &r.moves[i]
+		if m.err == nil { // also where it is not wanted any more
+			charge += m.e.charge()
+		}
+		s.relocate(m, r.fresh)
 	}
 	first := r.group[0]
 	s.segments[slices.Index(s.segments, first)] = r.fresh
-	s.budget.used += fileHeader + r.fresh.wanted - r.fresh.charge - first.charge
+	s.budget.used += charge - r.fresh.charge - first.charge
 	s.stats.Rewrote += r.fresh.size
-	r.fresh.charge = fileHeader + r.fresh.wanted
+	r.fresh.charge = charge
 	first.retired = true
 	first.release()
 	s.broadcast()
