@@ -14,7 +14,7 @@ func TestTheIndexMissesNoKeyword(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, group := range r.index.groups {
-		for _, p := range group {
+		for _, p := range group.probes {
 			k := p.keyword
 			spellings := []string{k.text}
 			if k.fold {
@@ -52,7 +52,7 @@ func TestTheWorkIsLinear(t *testing.T) {
 	}
 	var parts []string
 	for _, group := range r.index.groups {
-		for _, p := range group {
+		for _, p := range group.probes {
 			parts = append(parts, p.keyword.text)
 		}
 	}

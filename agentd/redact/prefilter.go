@@ -27,7 +27,31 @@ type keyword struct {
 type index struct {
 	bits   [1 << 16 / 64]uint64 // the pairs of bytes that belong to a keyword
 	group  [1 << 16]uint16      // pair -> 1 + its place in groups
-	groups [][]probe
+	groups []group
+}
+
+// group is the keywords that share a pair of bytes.
+type group struct {
+	probes        []probe
+	before, after byteSet // the bytes around the pair, of any of the keywords
+}
+
+// byteSet is a set of bytes.
+type byteSet [4]uint64
+
+func (s *byteSet) add(c byte)      { s[c>>6] |= 1 << (c & 63) }
+func (s *byteSet) has(c byte) bool { return s[c>>6]>>(c&63)&1 != 0 }
+
+// neighbour adds the byte of a keyword at a position in all its cases, or all
+// bytes where the keyword has none there.
+func (s *byteSet) neighbour(k *keyword, at int) {
+	if at < 0 || at >= len(k.text) {
+		*s = byteSet{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}
+		return
+	}
+	for _, c := range cases(k.text[at], k.fold) {
+		s.add(c)
+	}
 }
 
 // probe is a keyword that has a certain pair at offset.
@@ -62,12 +86,14 @@ func newIndex(keywords []*keyword) *index {
 
 func (ix *index) add(pair uint16, p probe) {
 	if ix.group[pair] == 0 {
-		ix.groups = append(ix.groups, nil)
+		ix.groups = append(ix.groups, group{})
 		ix.group[pair] = uint16(len(ix.groups)) //nolint:gosec // there are at most as many as pairs
 		ix.bits[pair>>6] |= 1 << (pair & 63)
 	}
 	g := &ix.groups[ix.group[pair]-1]
-	*g = append(*g, p)
+	g.probes = append(g.probes, p)
+	g.before.neighbour(p.keyword, p.offset-1)
+	g.after.neighbour(p.keyword, p.offset+2)
 }
 
 // pairs returns the pair of a keyword at offset, in all cases that it is found in.
@@ -139,7 +165,11 @@ func (ix *index) next(text []byte, from int) int {
 
 // probes returns the keywords that may be at a position that next returned.
 func (ix *index) probes(text []byte, at int) []probe {
-	return ix.groups[ix.group[binary.LittleEndian.Uint16(text[at:])]-1]
+	g := &ix.groups[ix.group[binary.LittleEndian.Uint16(text[at:])]-1]
+	if at > 0 && !g.before.has(text[at-1]) || at+2 < len(text) && !g.after.has(text[at+2]) {
+		return nil
+	}
+	return g.probes
 }
 
 // found reports whether the keyword is in text where the pair at position at

@@ -62,8 +62,9 @@ func TestATextWithoutSecretsIsReturnedItself(t *testing.T) {
 			}
 		}
 	})
-	// One now and then: the pool of scans forgets.
-	if allocs > float64(len(lines))/100 {
+	// One now and then, because the pool of scans forgets: on purpose each fourth
+	// time under the race detector. Without it, most of these lines made one.
+	if allocs > float64(len(lines))/4 {
 		t.Errorf("%.0f allocations for %d lines", allocs, len(lines))
 	}
 }
