@@ -226,7 +226,11 @@ func TestPositionsNeverGoBack(t *testing.T) {
 			b.Positions = source.Positions{"k": []byte(fmt.Sprintf("%03d", i))}
 			emit(t, sink, b)
 			if i%5 == 0 {
-				<-time.After(time.Duration(20+i%30) * time.Millisecond)
+				pause := 20 * time.Millisecond
+				if i%30 == 5 { // behind a trace of another session
+					pause = 2 * joinWait
+				}
+				<-time.After(pause)
 			}
 		}
 		if err := stop(); err != nil {
