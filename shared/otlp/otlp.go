@@ -17,7 +17,7 @@ const (
 	MaxElements   = 1024     // of an array
 	MaxKey        = 256      // bytes
 	MaxValue      = 32 << 10 // bytes: texts are cut, lists and maps are dropped
-	MaxDepth      = 32       // of lists and maps in each other
+	MaxDepth      = 31       // of lists and maps in each other: 32 with the object of all attributes
 	MaxResource   = 4 << 10  // bytes of a resource's JSON, which every span repeats
 	MaxEvents     = 64 << 10 // bytes of the attributes of one span's events and links
 	MaxBytes      = 24 << 20 // Result.Bytes

@@ -414,7 +414,7 @@ func TestPartsBeyondTheLimitsAreDroppedAndSaid(t *testing.T) {
 		"duplicates":  {`"attributes":[` + attr("a", "1") + `,` + attr("a", "2") + `,` + repeat(20, `{"key":"k%d","value":{"intValue":1}}`) + `,` + attr("a", "3") + `]`, map[Reason]int{Duplicate: 2}, `"k19":1}`},
 		"bytes":       {`"attributes":[` + repeat(5, `{"key":"k%d","value":{"stringValue":"`+strings.Repeat("x", 20<<10)+`"}}`) + `]`, map[Reason]int{AttributeBytes: 2}, `x","otel.dropped_attributes_count":2}`},
 		"text":        {`"attributes":[` + attr("a", long) + `]`, map[Reason]int{CutText: 1}, `ö"}`},
-		"depth":       {`"attributes":[{"key":"a","value":` + deep + `}]`, map[Reason]int{CutValue: 1}, `[null` + strings.Repeat("]", 32) + `}`},
+		"depth":       {`"attributes":[{"key":"a","value":` + deep + `}]`, map[Reason]int{CutValue: 1}, `[null` + strings.Repeat("]", MaxDepth) + `}`},
 		"elements":    {`"attributes":[{"key":"a","value":{"arrayValue":{"values":[` + repeat(1500, `{"intValue":%d}`) + `]}}}]`, map[Reason]int{CutValue: 1}, `,1023]}`},
 		"map":         {`"attributes":[{"key":"a","value":{"kvlistValue":{"values":[` + repeat(150, `{"key":"k%d","value":{"intValue":1}}`) + `,` + attr("k1", "twice") + `]}}}]`, map[Reason]int{CutValue: 1}, `"k127":1}}`},
 		"long keys":   {`"attributes":[` + attr(strings.Repeat("k", 300), "x") + `,` + attr("", "x") + `,` + attr("b", "c") + `]`, map[Reason]int{Attributes: 2}, `{"b":"c","otel.dropped_attributes_count":2}`},
