@@ -14,7 +14,7 @@ import (
 // new to us are taken on at once. Where the list differs from what events told,
 // the event may still be on its way, so it is looked at again a second later. A
 // container that was started again meanwhile looks the same in the list: when
-// events may be missing, all that run are looked at.
+// events may be missing, all are looked at.
 func (c *control) compare(ctx context.Context, blind bool) error {
 	c.metrics.resyncs.Inc()
 	if c.first && !c.noted {
@@ -40,7 +40,7 @@ func (c *control) compare(ctx context.Context, blind bool) error {
 		case !isContainerID(l.ID) || r != nil && (r.ignored || !r.Destroyed.IsZero()):
 		case r == nil || r.sandbox == nil || !r.sandbox.known():
 			c.adopt(ctx, l.ID)
-		case r.differs(l.State) || blind && r.running() || r.unasked:
+		case r.differs(l.State) || blind || r.unasked:
 			r.unasked = false
 			c.suspects[l.ID] = true
 		}
@@ -151,7 +151,8 @@ func (c *control) catchUp(r *run, d *details) {
 	}
 	if !d.Running && r.running() && !d.Finished.IsZero() {
 		r.oom = r.oom || d.OOMKilled
-		c.exited(r, d.Finished, &d.ExitCode, d)
+		// Of one that lived for a moment the engine may say that it began later.
+		c.exited(r, notBefore(d.Finished, r.Started.Add(time.Microsecond)), &d.ExitCode, d)
 	}
 }
 
@@ -167,6 +168,13 @@ func (c *control) catchUpPause(r *run, d *details) {
 		what = telemetry.SandboxPaused
 	}
 	c.tell(r, pending{event: inferred(what, time.Now().UTC(), d)})
+}
+
+func notBefore(at, limit time.Time) time.Time {
+	if at.Before(limit) {
+		return limit
+	}
+	return at
 }
 
 // exited tells of an exit that no event told of.

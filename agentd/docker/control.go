@@ -231,7 +231,7 @@ func (c *control) identify(r *run, d *details) {
 	}
 	s.identified(&target, start)
 	c.readLog(r, d, start)
-	if !r.resumed.IsZero() && !r.Exited.IsZero() && !d.Running {
+	if !r.Exited.IsZero() && !d.Running {
 		s.endsAt(end{after: c.endOfLog(s)}) // which an earlier process may not have reached
 	}
 	c.reader.push(s)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -91,7 +92,7 @@ func (l *life) await(t *testing.T, what string, done func([]sourcetest.Record) b
 		}
 		for i := range records {
 			for _, e := range records[i].Events {
-				t.Logf("%.12s %s %v inferred %v", e.Sandbox, e.Type, e.Attributes, e.Inferred)
+				t.Logf("%.12s %s %s %v inferred %v", e.Sandbox, e.Timestamp.Format(time.StampMicro), e.Type, e.Attributes, e.Inferred)
 			}
 		}
 		t.Fatalf("%s did not come", what)

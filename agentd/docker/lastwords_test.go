@@ -94,6 +94,31 @@ func TestLastWordsGoAheadOfABacklog(t *testing.T) {
 	noGaps(t, records)
 }
 
+// agentd dies between an exit and the last lines before it, of which the last has
+// no newline: nothing more comes, so that line is whole.
+func TestTheExitIsToldBeforeACrash(t *testing.T) {
+	e := dockertest.NewEngine(t)
+	image := e.Image(t, linegen)
+	gate := &noLines{open: make(chan struct{})}
+	l := startVia(t, e.Host(), nil, func(to source.Sink) source.Sink {
+		gate.Sink = to
+		return gate
+	})
+	id := e.Run(t, dockertest.RunOptions{Image: image, Labels: labels(t), Cmd: []string{"-n", "5", "-no-newline"}})
+	l.awaitEvent(t, telemetry.SandboxExited, id)
+	records := l.stop()
+	l = start(t, e.Host(), records)
+	l.await(t, "the lines", func(r []sourcetest.Record) bool { return len(numbers(t, r, id, telemetry.Stdout)) == 5 })
+	e.Remove(t, id)
+	l.awaitEvent(t, telemetry.SandboxDestroyed, id)
+	records = l.stop()
+	checkNumbers(t, records, id, 5)
+	if n := len(exitsOf(records, id)); n != 1 {
+		t.Errorf("%d exits", n)
+	}
+	noGaps(t, records)
+}
+
 func last(s string, n int) string { return s[max(0, len(s)-n):] }
 
 // The ends that containers come to.

@@ -181,11 +181,16 @@ func (s *sandbox) reached(read func(*mark) bool) (ends int, last *pending) {
 	return ends, last
 }
 
-// take removes what can be told now.
+// take removes what can be told now. An exit ends it, for its last words are
+// large.
 func (s *sandbox) take(most int) (ready []pending, dropped int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ready = slices.Clone(s.pending[:min(most, len(s.pending))])
+	n := min(most, len(s.pending))
+	if exit := slices.IndexFunc(s.pending[:n], func(p pending) bool { return p.ending != nil }); exit >= 0 {
+		n = exit + 1
+	}
+	ready = slices.Clone(s.pending[:n])
 	s.pending = slices.Delete(s.pending, 0, len(ready))
 	if len(ready) > 0 {
 		dropped, s.dropped, s.telling = s.dropped, 0, true
