@@ -13,7 +13,7 @@ import (
 // was told. It is safe for concurrent use.
 type Oracle struct {
 	mu       sync.Mutex
-	deaf     bool // the power goes just now: what is told is no evidence
+	deaf     bool // the power goes or is gone: what is told is no evidence
 	accepted int
 	marks    map[mark]uint64
 	seen     map[string]map[int]int // by organisation and append: how often taken
@@ -50,6 +50,9 @@ func (o *Oracle) Accepted(n int) {
 func (o *Oracle) Offered(f Offer) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.deaf { // a machine without power says nothing; its last reads may fail
+		return
+	}
 	k := mark{org: f.Org, epoch: f.Epoch, lane: f.Lane}
 	last, have := f.First+uint64(f.Count)-1, o.marks[k]
 	switch {
@@ -78,7 +81,7 @@ func (o *Oracle) fault(format string, args ...any) {
 	}
 }
 
-// hush makes the oracle hear of no more acceptances until it listens again.
+// hush makes the oracle hear nothing until it listens again.
 func (o *Oracle) hush(deaf bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
