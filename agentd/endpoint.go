@@ -38,9 +38,23 @@ func (c *Config) sandboxConfig() sandbox.Config {
 	}
 }
 
+// durableAgain is how old an answer of durableOf may be: a host of thousands of
+// containers has as many positions, and they come as a copy.
+const durableAgain = 20 * time.Millisecond
+
 // durableOf looks up one durable position of a source.
 func durableOf(prefix string, all func() map[string][]byte) func(key string) []byte {
-	return func(key string) []byte { return all()[prefix+key] }
+	var mu sync.Mutex
+	var positions map[string][]byte
+	var read time.Time
+	return func(key string) []byte {
+		mu.Lock()
+		defer mu.Unlock()
+		if time.Since(read) > durableAgain {
+			positions, read = all(), time.Now()
+		}
+		return positions[prefix+key]
+	}
 }
 
 // endpointPatience is how long a command waits for its endpoint: it starts
