@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/theazo/observability/shared/telemetry"
+	"github.com/theazo/observability/shared/wire"
 )
 
 func bytesReader(s string) io.Reader { return strings.NewReader(s) }
@@ -52,10 +53,23 @@ func check(t testing.TB, r *Result) {
 	if r.Records() > MaxRecords*(maxQuantiles+2) {
 		t.Errorf("%d records", r.Records())
 	}
+	// The next reader refuses what is not within its limits.
+	if n := len(r.Spans) + len(r.Metrics); n > 0 && n < 1000 {
+		b, err := wire.EncodeRecords(&telemetry.Records{Spans: r.Spans, Metrics: r.Metrics})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := wire.DecodeRecords(b); err != nil {
+			t.Errorf("the wire refuses them: %v", err)
+		}
+	}
 	object := func(what string, b json.RawMessage, most int) {
 		var m map[string]any
 		if len(b) == 0 {
 			return
+		}
+		if err := telemetry.CheckObject(b, most); err != nil {
+			t.Errorf("%s: %v", what, err)
 		}
 		if len(b) > most || !utf8.Valid(b) || strings.ContainsAny(string(b), "\n\r\x00") || strings.Contains(string(b), `\u0000`) || json.Unmarshal(b, &m) != nil || len(m) == 0 {
 			t.Errorf("%s is no storable object of at most %d bytes: %.200q", what, most, b)
