@@ -125,8 +125,8 @@ type execConn struct {
 	metadata json.RawMessage
 
 	batch  source.Batch
-	bytes  int      // of its lines
-	acked  execNote // as the sender was told
+	bytes  int          // of its lines
+	acked  execProgress // as the sender was told
 	quiet  *time.Timer
 	failed bool
 }
@@ -362,15 +362,16 @@ func (c *execConn) emit() {
 // acknowledge tells the sender what is durable; it reports whether that was
 // all.
 func (c *execConn) acknowledge() (all bool) {
-	n := execNote{c.streams[0].told, c.streams[1].told, c.started, c.done}
+	n := c.progress()
 	if n == c.acked {
 		return false
 	}
 	if c.durable != nil {
-		n = execNote{}
-		if json.Unmarshal(c.durable(c.key), &n) != nil {
+		var note execNote
+		if json.Unmarshal(c.durable(c.key), &note) != nil {
 			return false // nothing is yet
 		}
+		n = note.execProgress
 	}
 	if n == c.acked {
 		return false

@@ -228,6 +228,32 @@ func TestWhatDoesNotFitIsDroppedAndTold(t *testing.T) {
 	}
 }
 
+func TestASessionThatIsCutOffIsTold(t *testing.T) {
+	sink := newKeeper()
+	e := execEndpoint(t, sink, filepath.Join(t.TempDir(), "x", "s"))
+	w := wrap(t, "unix://"+e.socket, 5, 100)
+	w.write(t, 3)
+	sink.await(t, "some bytes", func(b source.Batch) bool { return len(b.Lines) > 0 })
+	_ = w.Process.Kill()
+	_ = w.in.Close()
+	_ = w.Wait()
+	if err := e.stop(); err != nil {
+		t.Fatal(err)
+	}
+	all := newSessions(sink.resume(), e.metrics) // as the next process knows it
+	gone := source.Positions{}
+	if told := all.forget(time.Now().Add(abandonedAfter-time.Minute), gone); len(told) != 0 || len(gone) != 0 {
+		t.Fatalf("too early: %+v %s", told, gone)
+	}
+	told := all.forget(time.Now().Add(abandonedAfter+time.Minute), gone)
+	if len(told) != 1 || len(told[0].Gaps) != 1 || told[0].Gaps[0].Agent != "agt_1" || len(told[0].Positions) != 1 || len(gone) != 0 || len(all.of) != 0 || len(all.known) != 0 {
+		t.Fatalf("%+v %s", told, gone)
+	}
+	if ev := told[0].Events[0]; ev.Type != telemetry.ExecExited || !ev.Inferred || ev.Attributes["execId"] != sink.all().Events[0].Attributes["execId"] {
+		t.Errorf("%+v", ev)
+	}
+}
+
 func hasChildren(pid int) bool {
 	list, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, f := range list {

@@ -232,7 +232,9 @@ func (q *queues) tidy(ctx context.Context) {
 		}
 		now := time.Now()
 		quiet := q.tidyOnce(now)
-		q.sessions.forget(now, quiet)
+		for _, b := range q.sessions.forget(now, quiet) {
+			_ = q.to.Emit(ctx, b) // it ends with ctx
+		}
 		if len(quiet) > 0 {
 			_ = q.to.Emit(ctx, &source.Batch{Positions: quiet}) // it ends with ctx
 		}

@@ -24,24 +24,32 @@ const (
 	// did not hear of its end is not told twice; abandonedAfter is how long one
 	// is that was cut off.
 	finishedFor    = time.Minute
-	abandonedAfter = 10 * time.Minute
+	abandonedAfter = 5 * time.Minute
 )
 
 const execPrefix = "exec/"
 
-// execNote is the value of a session's position: how far it is durable.
+// execNote is the value of a session's position: whose it is, and how far it
+// is durable.
 type execNote struct {
-	Stdout  int64 `json:"o,omitempty"`
-	Stderr  int64 `json:"e,omitempty"`
-	Started bool  `json:"s,omitempty"` // its start was told
-	Done    bool  `json:"d,omitempty"` // its end was told
+	claims
+	execProgress
+	ID string `json:"id"`
+}
+
+type execProgress struct {
+	Stdout  int64 `json:"out,omitempty"`
+	Stderr  int64 `json:"err,omitempty"`
+	Started bool  `json:"on,omitempty"`  // its start was told
+	Done    bool  `json:"end,omitempty"` // its end was told
 }
 
 // session is one exec session. Its turn is held by the connection that reads
 // it; that one alone touches the fields below.
 type session struct {
 	key    string
-	box    source.Target // zero: it was resumed, and nobody has come back to it
+	id     string // as its sender names it
+	box    source.Target
 	turn   chan struct{}
 	hangUp context.CancelFunc // of the connection that has the turn; guarded by sessions.mu
 	last   time.Time          // guarded by sessions.mu
@@ -51,15 +59,35 @@ type session struct {
 	heard         bool // its sender was told that it is durable
 }
 
-func newSession(key string, n execNote) *session {
+func newSession(n *execNote) *session {
+	box := n.target()
 	return &session{
-		key: key, turn: make(chan struct{}, 1), last: time.Now(), started: n.Started, done: n.Done,
+		key: execKey(box, n.ID), id: n.ID, box: box, turn: make(chan struct{}, 1), last: time.Now(), started: n.Started, done: n.Done,
 		streams: [2]joiner{{stream: telemetry.Stdout, told: n.Stdout}, {stream: telemetry.Stderr, told: n.Stderr}},
 	}
 }
 
+func (x *session) progress() execProgress {
+	return execProgress{x.streams[0].told, x.streams[1].told, x.started, x.done}
+}
+
 func (x *session) note() json.RawMessage {
-	b, _ := json.Marshal(execNote{x.streams[0].told, x.streams[1].told, x.started, x.done}) // plain numbers
+	b, _ := json.Marshal(execNote{claimsOf(x.box), x.progress(), x.id}) // plain texts and numbers
+	return b
+}
+
+// abandoned tells of a session whose sender never said how it ended.
+func (x *session) abandoned(now time.Time) *source.Batch {
+	b := &source.Batch{Target: x.box, Positions: source.Positions{x.key: forgotten}}
+	b.Gaps = []telemetry.Gap{{
+		Reason: telemetry.GapUncleanStop, Count: telemetry.GapUnknownCount, Since: x.last.UTC(), Until: now.UTC(),
+		Agent: x.box.Origin.Agent, Session: x.box.Origin.Session, Sandbox: x.box.Origin.Sandbox,
+		Detail: "An exec session was cut off and did not come back: agentd-exec was killed, or ended before it had sent everything.",
+	}}
+	b.Events = []telemetry.Event{{
+		Type: telemetry.ExecExited, Timestamp: x.last.UTC(), Origin: x.box.Origin, Reason: "lost", Inferred: true,
+		Attributes: map[string]string{"execId": x.id},
+	}}
 	return b
 }
 
@@ -82,7 +110,9 @@ func newSessions(resume source.Positions, m *metrics) *sessions {
 	for key, value := range resume {
 		var n execNote
 		if strings.HasPrefix(key, execPrefix) && json.Unmarshal(value, &n) == nil && n.Stdout >= 0 && n.Stderr >= 0 {
-			all.of[key] = newSession(key, n)
+			x := newSession(&n)
+			all.of[x.key] = x
+			all.known[x.box]++
 		}
 	}
 	return all
@@ -129,8 +159,7 @@ func (all *sessions) take(ctx context.Context, t source.Target, id string, hangU
 			all.mu.Unlock()
 			return nil, &telemetry.Failure{Code: telemetry.RateLimited, Message: "The node knows too many exec sessions.", RetryAfter: retryAfter}
 		}
-		x = newSession(key, execNote{})
-		x.box = t
+		x = newSession(&execNote{claims: claimsOf(t), ID: id})
 		all.of[key] = x
 		all.known[t]++
 	}
@@ -157,8 +186,10 @@ func (all *sessions) giveBack(x *session) {
 	<-x.turn
 }
 
-// forget returns the positions of sessions that nobody will come back to.
-func (all *sessions) forget(now time.Time, forgotten source.Positions) {
+// forget forgets the sessions that nobody will come back to. It returns what is
+// to be told of those that were abandoned; the positions of the others are put
+// into gone.
+func (all *sessions) forget(now time.Time, gone source.Positions) (abandoned []*source.Batch) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	for key, x := range all.of {
@@ -179,10 +210,15 @@ func (all *sessions) forget(now time.Time, forgotten source.Positions) {
 			if all.known[x.box]--; all.known[x.box] <= 0 {
 				delete(all.known, x.box)
 			}
-			forgotten[key] = json.RawMessage("null")
+			if x.done || !x.started {
+				gone[key] = forgotten
+			} else {
+				abandoned = append(abandoned, x.abandoned(now))
+			}
 		}
 		<-x.turn
 	}
+	return abandoned
 }
 
 // close lets nobody in any more and waits for those who are.
