@@ -1,20 +1,16 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"debug/elf"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -41,12 +37,10 @@ func (b *bench) size(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	symbols := exec.CommandContext(ctx, "go", "tool", "nm", "-size", file) //nolint:gosec // our own file
-	out, err := symbols.Output()
+	weight, packages, err := weigh(file, modules)
 	if err != nil {
-		return fmt.Errorf("go tool nm: %w", err)
+		return err
 	}
-	weight, packages := weigh(bytes.NewReader(out), modules)
 	b.notef("agentd, stripped: %.1f MiB; %d modules, %d packages with symbols", megabytes(info.Size()), len(weight)-2, packages)
 	names := slices.SortedFunc(maps.Keys(weight), func(x, y string) int { return cmp.Compare(weight[y], weight[x]) })
 	for _, name := range names {
@@ -87,29 +81,40 @@ func modulesOf(ctx context.Context, program string) (map[string]string, error) {
 }
 
 // weigh sums up the symbols' sizes by module.
-func weigh(nm io.Reader, modules map[string]string) (weight map[string]int64, packages int) {
+func weigh(file string, modules map[string]string) (weight map[string]int64, packages int, err error) {
+	f, err := elf.Open(file)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	symbols, err := f.Symbols()
+	if err != nil {
+		return nil, 0, fmt.Errorf("symbols of %s: %w", file, err)
+	}
 	weight = map[string]int64{standard: 0, tables: 0}
+	for _, s := range f.Sections {
+		if s.Flags&elf.SHF_ALLOC != 0 && s.Type != elf.SHT_NOBITS {
+			weight[tables] += int64(s.Size) //nolint:gosec // of a file
+		}
+	}
 	seen := map[string]bool{}
-	for lines := bufio.NewScanner(nm); lines.Scan(); {
-		fields := strings.Fields(lines.Text()) // address size type name
-		if len(fields) < 4 || strings.EqualFold(fields[2], "b") || strings.EqualFold(fields[2], "u") {
+	for _, s := range symbols {
+		if int(s.Section) >= len(f.Sections) || f.Sections[s.Section].Type == elf.SHT_NOBITS {
 			continue // takes no room in the file
 		}
-		size, err := strconv.ParseInt(fields[1], 10, 64)
-		if err != nil {
-			continue
-		}
-		path := packageOf(fields[3])
+		path := packageOf(s.Name)
 		module, known := modules[path]
 		if !known {
-			module = tables
-		} else if !seen[path] {
+			continue
+		}
+		if !seen[path] {
 			seen[path] = true
 			packages++
 		}
-		weight[module] += size
+		weight[module] += int64(s.Size) //nolint:gosec // of a file
+		weight[tables] -= int64(s.Size) //nolint:gosec // of a file
 	}
-	return weight, packages
+	return weight, packages, nil
 }
 
 // packageOf is the package in a symbol's name, such as
