@@ -113,6 +113,7 @@ func (a *agent) run(ctx context.Context) error {
 	defer stopGuest()
 	content.RequireOrg, content.Pressure = a.namesOrganisations(identity), a.pressure
 	a.intake = intake.New(content, q, a.Log.Named("intake"), a.registry)
+	a.intake.Restore(a.spool.Positions())
 	a.sources = &sources{intake: a.intake, durable: a.spool.Positions, log: a.Log, registerer: a.registry}
 	a.sources.start = a.sources.supervise
 

@@ -12,7 +12,7 @@
 //	  │                                                      overtaken by │ │
 //	  ├────▶ records ──▶ events lane:  collecting ──▶ cut ──▶ flushing ───┴─▶ Queue.Append
 //	  │
-//	  └── blocks while 640 KiB of its organisation and lane are not durable
+//	  └── blocks while 640 KiB of its organisation and lane are not durable (a pipe: 256 KiB)
 //
 // # Promises
 //
@@ -26,9 +26,10 @@
 //     never wait for lines, not even for room in a full buffer; only a position
 //     that waiting lines have too makes them wait. Records emitted with lines go
 //     with them.
-//   - Before Append has returned, at most 640 KiB and one batch of each
-//     organisation, environment and lane, 32 MiB of each lane, and 4 MiB in holds
-//     are in memory; Emit blocks.
+//   - Before Append has returned, at most 640 KiB (256 KiB where a source brings
+//     no position and could not read it again) and one batch of each organisation,
+//     environment and lane, 32 MiB of each lane, and 4 MiB in holds are in memory;
+//     Emit blocks.
 //   - A lone line is cut within a millisecond; while more arrive, a cut waits at
 //     most Config.MaxDelay, 640 KiB or 4,096 lines. Under pressure debug and info
 //     lines wait longer, up to eight times; a warning takes all with it at once.

@@ -26,9 +26,11 @@ const (
 	frameBytes = 640 << 10
 	frameLines = 4096
 	// heldBytes is what one organisation and environment may have read but not
-	// durable before Emit blocks; heldInAll is the same for the node.
-	heldBytes = 640 << 10
-	heldInAll = 32 << 20
+	// durable before Emit blocks, and heldUnread where what is emitted cannot be
+	// read again; heldInAll is for the node.
+	heldBytes  = 640 << 10
+	heldUnread = 256 << 10
+	heldInAll  = 32 << 20
 
 	// A position that no line came with may wait: it only spares a source some
 	// reading after a crash.
@@ -221,8 +223,17 @@ func (in *Intake) laneFor(prefix string, b *source.Batch) *lane {
 	return &in.events
 }
 
+// heldOf is how much of a scope may be held before a batch waits: less where
+// its source brings no position, because a crash would lose that much of it.
+func heldOf(b *source.Batch) int {
+	if len(b.Positions) == 0 {
+		return heldUnread
+	}
+	return heldBytes
+}
+
 // waitForRoom waits, under mu, until the scope's records are durable but for
-// heldBytes, and returns the lane that has room.
+// heldOf the batch, and returns the lane that has room.
 func (in *Intake) waitForRoom(ctx context.Context, scope telemetry.Scope, prefix string, b *source.Batch) (*lane, error) {
 	for {
 		if in.closed {
@@ -231,8 +242,12 @@ func (in *Intake) waitForRoom(ctx context.Context, scope telemetry.Scope, prefix
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("emit: %w", err)
 		}
-		if l := in.laneFor(prefix, b); l.held(scope) < heldBytes && l.size() < heldInAll {
+		l := in.laneFor(prefix, b)
+		if l.held(scope) < heldOf(b) && l.size() < heldInAll {
 			return l, nil
+		}
+		if len(b.Positions) == 0 && !l.collecting.empty() {
+			l.collecting.full = true // a pipe's writer waits: cut now
 		}
 		in.notify()
 		changed := in.changed

@@ -340,6 +340,7 @@ func TestBackPressure(t *testing.T) {
 		in, stop := start(t, Config{RequireOrg: true}, q)
 		sink := in.Sink("s")
 		big := batchOf(strings.Repeat("x", 64<<10))
+		big.Positions = source.Positions{"k": []byte("1")} // it can be read again
 		taken := 0
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
