@@ -30,7 +30,9 @@ func script(m *model) {
 	for i := range 8 {
 		step(i)
 		if i%4 == 3 {
-			deliver("b")
+			if deliver("b"); i == 3 {
+				deliver("a") // the very first files go with the second cursor
+			}
 			_ = m.save()
 		}
 	}
@@ -49,7 +51,7 @@ func script(m *model) {
 	_ = m.save()
 }
 
-var callEvery = flag.Int("spool.call-every", 7, "the tests that fail at, or cut the power at, each call do so at one call in so many; 1 is all of them")
+var callEvery = flag.Int("spool.call-every", 5, "the tests that fail at, or cut the power at, each call do so at one call in so many; 1 is all of them")
 
 // TestEveryCallFails plays one script again and again, with the n-th call that
 // changes the disk failing, once and for good, then cuts the power.
