@@ -247,7 +247,7 @@ func micros(n int64) time.Duration {
 
 func nanos(n int64) time.Duration { return time.Duration(n) }
 
-// diskBytes reads io.stat: 8:0 rbytes=1 wbytes=2 rios=…
+// diskBytes reads lines of io.stat: 8:0 rbytes=1 wbytes=2 rios=3.
 func diskBytes(b []byte) (read, written int64) {
 	if b == nil {
 		return unknown, unknown

@@ -324,8 +324,8 @@ func (x *examination) descriptors() {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return
 	}
-	const each = 4                            // a log, rotated ones unread, a process, and room
-	need := uint64(each * (len(x.read) + 64)) //nolint:gosec // a count
+	const each = 4 // a log, rotated ones unread, a process, and room
+	need := uint64(each * (len(x.read) + 64))
 	if limit.Cur < need && limit.Max < need {
 		x.find(health.Warn, check, fmt.Sprintf("%d for %d containers. Logs that cannot be held open can rotate away unread.", limit.Max, len(x.read)),
 			fmt.Sprintf("LimitNOFILE=%d in agentd's unit, or --ulimit nofile.", max(need, 1<<16)))

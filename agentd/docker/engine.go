@@ -191,21 +191,17 @@ const (
 // ofContainer reads an event that is about a container.
 func ofContainer(e *events.Message) (engineEvent, bool) {
 	event := engineEvent{At: unixNano(e.TimeNano), Action: string(e.Action), ID: e.Actor.ID, Attributes: e.Actor.Attributes}
-	switch e.Type {
-	case events.ContainerEventType:
+	if e.Type == events.ContainerEventType {
 		return event, true
-	case events.NetworkEventType:
-		event.ID, event.Attributes = e.Actor.Attributes["container"], nil
-		switch e.Action {
-		case events.ActionConnect:
-			event.Action = actionConnect
-			return event, true
-		case events.ActionDisconnect:
-			event.Action = actionDisconnect
-			return event, true
-		}
 	}
-	return engineEvent{}, false
+	if e.Type != events.NetworkEventType || e.Action != events.ActionConnect && e.Action != events.ActionDisconnect {
+		return engineEvent{}, false
+	}
+	event.Action, event.ID, event.Attributes = actionConnect, e.Actor.Attributes["container"], nil
+	if e.Action == events.ActionDisconnect {
+		event.Action = actionDisconnect
+	}
+	return event, true
 }
 
 func (m *mobyEngine) List(ctx context.Context) ([]listed, error) {
@@ -326,7 +322,7 @@ func usageOf(s *container.StatsResponse) usage {
 }
 
 // whole keeps what another machine says within int64.
-func whole(n uint64) int64 { return int64(min(n, math.MaxInt64)) } //nolint:gosec // bounded
+func whole(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
 func (m *mobyEngine) Tail(ctx context.Context, id string, since, until time.Time, lines int) (io.ReadCloser, error) {
 	opts := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Tail: strconv.Itoa(lines)}

@@ -38,7 +38,7 @@ func newExits(log hclog.Logger, ended func(id string, p process)) *exits {
 	// Log files need descriptors more.
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil {
-		e.most = int(min(limit.Cur/4, 1<<20)) //nolint:gosec // bounded
+		e.most = int(min(limit.Cur/4, 1<<20))
 	}
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err == nil {

@@ -80,6 +80,7 @@ func readConfigFile(f *os.File) (*details, error) {
 		Name    string
 		LogPath string
 		Created string
+		Image   string // its digest
 		Config  struct {
 			Image  string
 			Tty    bool
@@ -98,7 +99,7 @@ func readConfigFile(f *os.File) (*details, error) {
 		ID: c.ID, Name: strings.TrimPrefix(c.Name, "/"), Image: c.Config.Image, Labels: c.Config.Labels,
 		LogPath: c.LogPath, TTY: c.Config.Tty, Running: c.State.Running, Paused: c.State.Paused,
 		Created: engineTime(c.Created), Started: engineTime(c.State.StartedAt), Finished: engineTime(c.State.FinishedAt),
-		ExitCode: c.State.ExitCode, OOMKilled: c.State.OOMKilled,
+		ExitCode: c.State.ExitCode, OOMKilled: c.State.OOMKilled, Digest: c.Image,
 	}
 	if c.LogPath != "" {
 		d.Driver = jsonFile

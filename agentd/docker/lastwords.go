@@ -127,8 +127,8 @@ func (t *tails) add(r *record) (enough bool) {
 // run's whole log was looked at, and otherwise by this stream's share of what was.
 func (s *tailOf) text(t *tails) (text string, omitted int64) {
 	all := make([]byte, 0, s.bytes)
-	for i := len(s.pieces) - 1; i >= 0; i-- {
-		all = append(all, s.pieces[i]...)
+	for _, piece := range slices.Backward(s.pieces) {
+		all = append(all, piece...)
 	}
 	all = cutTail(all)
 	omitted = s.seen - int64(len(all))
@@ -327,7 +327,8 @@ func (t *tails) append(l *source.Line) {
 	if len(s.pieces) == 0 {
 		s.pieces = [][]byte{nil}
 	}
-	all := append(s.pieces[0], l.Text...)
+	all := s.pieces[0]
+	all = append(all, l.Text...)
 	if !l.Partial {
 		all = append(all, '\n')
 	}

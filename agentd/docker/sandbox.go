@@ -95,8 +95,9 @@ func dispensable(t telemetry.EventType) bool {
 	switch t {
 	case telemetry.SandboxHealth, telemetry.SandboxKilled, telemetry.ExecStarted, telemetry.ExecExited:
 		return true
+	default:
+		return false
 	}
-	return false
 }
 
 // endsAt has the reader do something where a run's log ends.

@@ -60,13 +60,8 @@ func (t *teller) pop() *sandbox {
 // run tells until ctx ends or the sink refuses.
 func (t *teller) run(ctx context.Context) error {
 	for {
-		for s := t.pop(); s != nil; s = t.pop() {
-			if err := t.tell(ctx, s); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
-				return err
-			}
+		if err := t.drain(ctx); err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -74,6 +69,16 @@ func (t *teller) run(ctx context.Context) error {
 		case <-t.wake:
 		}
 	}
+}
+
+// drain tells all that waits.
+func (t *teller) drain(ctx context.Context) error {
+	for s := t.pop(); s != nil; s = t.pop() {
+		if err := t.tell(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tell hands over what waits for one sandbox.
