@@ -25,7 +25,6 @@ func (t *tail) pin() (bool, error) {
 		return false, err
 	}
 	fresh, err := t.scanChain()
-	t.looked = true
 	for _, f := range fresh {
 		t.seq++
 		f.seq = t.seq
@@ -67,8 +66,8 @@ func (t *tail) where() *layout {
 // files towards older names, so one may be met twice but none is passed over;
 // only a name that vanished meanwhile makes it look again.
 //
-// Compressed files were plain ones before, and pinned as such: they are opened
-// only by the first look.
+// A compressed file may be one that is held, or was, in its plain form: then its
+// first record is the same.
 func (t *tail) scanChain() ([]*logFile, error) {
 	var fresh []*logFile // newest first
 	for range 3 {
@@ -79,9 +78,6 @@ func (t *tail) scanChain() ([]*logFile, error) {
 		var seen []*logFile
 		met, hole := false, false
 		for _, name := range names {
-			if name.zipped && t.looked {
-				break
-			}
 			f, err := t.open(name)
 			if errors.Is(err, os.ErrNotExist) {
 				hole = true
@@ -100,7 +96,7 @@ func (t *tail) scanChain() ([]*logFile, error) {
 			} else if slices.ContainsFunc(seen, same) {
 				f.close()
 				continue
-			} else if slices.ContainsFunc(t.files, same) {
+			} else if slices.ContainsFunc(t.files, same) || f.zip != nil && slices.Contains(t.gone, f.known()) {
 				f.close()
 				met = true
 				break
@@ -131,6 +127,13 @@ func (t *tail) open(name chainName) (*logFile, error) {
 		return nil, err
 	}
 	f.budget = t.budget
+	if f.zip != nil {
+		// Now, while nobody else reads it.
+		if _, err := f.fingerprint(); err != nil {
+			f.close()
+			return nil, err
+		}
+	}
 	return f, nil
 }
 
@@ -139,7 +142,7 @@ func (l *logFile) same(o *logFile) bool {
 	if l.id == o.id {
 		return true
 	}
-	if (l.zip == nil) == (o.zip == nil) {
+	if l.zip == nil && o.zip == nil {
 		return false
 	}
 	first, err1 := l.fingerprint()

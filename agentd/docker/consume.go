@@ -14,8 +14,8 @@ func (t *tail) consume(f *logFile, buf []byte, b *block) (used int) {
 		used = t.consumeLines(f, buf, b)
 	}
 	if used > 0 {
-		if t.off == 0 && f.print == "" {
-			f.print = fingerprintOf(f.format, buf)
+		if t.off == 0 && f.known() == "" {
+			f.is(fingerprintOf(f.format, buf))
 		}
 		t.advance(f, buf[:used], b)
 	}

@@ -179,7 +179,7 @@ func cutField(b []byte) (field, value uint64, content, rest []byte, ok bool) {
 		if value, n = binary.Uvarint(b); n <= 0 || value > uint64(len(b)-n) { //nolint:gosec // n is not more than len(b)
 			return 0, 0, nil, nil, false
 		}
-		return field, 0, b[n : n+int(value)], b[n+int(value):], true
+		return field, 0, b[n : n+int(value)], b[n+int(value):], true //nolint:gosec // not more than len(b)
 	case wire64:
 		n = 8
 	case wire32:

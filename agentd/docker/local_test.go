@@ -438,3 +438,47 @@ func TestCompressedFilesAfterDowntime(t *testing.T) {
 		}
 	}
 }
+
+// A file that was rotated and compressed between two looks is found in that form,
+// once; those that were held or read before in their plain form are not read again.
+func TestFilesCompressedBeforeTheyWereSeen(t *testing.T) {
+	dir := t.TempDir()
+	base := filepath.Join(dir, "x.log")
+	content := func(i int) []byte {
+		return appendRecord(nil, fmt.Sprintf("file %d\n", i), "stdout", someTime.Add(time.Duration(i)))
+	}
+	l := newTail(dir, "x.log")
+	defer l.close()
+	writeFile(t, base, content(1))
+	all, _ := readAll(t, l)
+	// Two rotations: 1 and 2 are compressed, 3 is being written.
+	if err := os.Remove(base); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, base+".2.gz", zipped(t, content(1)))
+	writeFile(t, base+".1.gz", zipped(t, content(2)))
+	writeFile(t, base, content(3))
+	texts, gaps := readAll(t, l)
+	all = append(all, texts...)
+	// One more; 1 to 3 were let go of.
+	for _, name := range []string{".2.gz", ".1.gz", ""} {
+		n := strings.Map(func(r rune) rune {
+			if r >= '0' && r <= '9' {
+				return r + 1
+			}
+			return r
+		}, name)
+		if n == "" {
+			n = ".1"
+		}
+		if err := os.Rename(base+name, base+n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, base, content(4))
+	texts, more := readAll(t, l)
+	all = append(all, texts...)
+	if !slices.Equal(all, []string{"stdout file 1", "stdout file 2", "stdout file 3", "stdout file 4"}) || len(gaps)+len(more) != 0 {
+		t.Errorf("%q, gaps %+v %+v", all, gaps, more)
+	}
+}

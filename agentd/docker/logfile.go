@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,10 +30,12 @@ type logFile struct {
 	format format
 	zip    *inflater // nil: it is not compressed
 	seq    int       // place in the chain of rotated files, growing
-	print  string    // hash of the first record; empty until there is one
 	watch  int32     // of the wake-up for new lines; 0: none
 	lost   lost      // what was given up before it
 	budget *budget   // which it counts against; nil: none
+
+	mu    sync.Mutex
+	print string // hash of the first record; empty until there is one
 }
 
 // openLog opens a file for reading without waiting for anybody and without
@@ -91,8 +94,9 @@ func (l *logFile) readAt(buf []byte, off int64) (int, error) {
 // there is none. The record holds its time in nanoseconds, so that only the
 // pieces of one long line can be alike; among equals the inode decides.
 func (l *logFile) fingerprint() (string, error) {
-	if l.print != "" {
-		return l.print, nil
+	first := l.known()
+	if first != "" {
+		return first, nil
 	}
 	if l.zip != nil {
 		defer l.zip.close()
@@ -106,11 +110,26 @@ func (l *logFile) fingerprint() (string, error) {
 			}
 			return "", fmt.Errorf("read %s: %w", l.f.Name(), err)
 		}
-		if l.print = fingerprintOf(l.format, buf[:n]); l.print != "" {
+		if first = fingerprintOf(l.format, buf[:n]); first != "" {
+			l.is(first)
 			break
 		}
 	}
-	return l.print, nil
+	return first, nil
+}
+
+// known is the fingerprint as far as it was looked for.
+func (l *logFile) known() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.print
+}
+
+// is notes the fingerprint.
+func (l *logFile) is(first string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.print = first
 }
 
 // fingerprintOf is fingerprint of a file that begins with head.

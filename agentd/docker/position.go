@@ -36,7 +36,7 @@ type placeNote struct {
 }
 
 func (p place) note() placeNote {
-	return placeNote{Device: p.file.id.device, Inode: p.file.id.inode, Print: p.file.print, Offset: p.off}
+	return placeNote{Device: p.file.id.device, Inode: p.file.id.inode, Print: p.file.known(), Offset: p.off}
 }
 
 // logPosition says how far a log has been read: everything before the place

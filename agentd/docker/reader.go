@@ -218,9 +218,11 @@ func (r *reader) emitLoose(ctx context.Context) error {
 // tells of the next line. After asking the kernel it looks once more: what was
 // written before it was asked is not told.
 func (r *reader) turn(ctx context.Context, s *sandbox) error {
+	r.inflated(r.inflating)
 	if !r.mayInflate(s) {
 		return nil
 	}
+	defer r.inflated(s)
 	for looks := range 2 {
 		if looks > 0 && !s.tail.grew() {
 			return nil
@@ -255,16 +257,8 @@ func (r *reader) turn(ctx context.Context, s *sandbox) error {
 // mayInflate has all but one of the sandboxes wait whose logs go on with a
 // compressed file.
 func (r *reader) mayInflate(s *sandbox) bool {
-	zipped := s.known() && s.tail.zipped()
-	if r.inflating != nil && !r.inflating.tail.zipped() {
-		r.inflating = nil
-		for _, w := range r.waiting {
-			r.push(w)
-		}
-		r.waiting = nil
-	}
 	switch {
-	case !zipped:
+	case !s.known() || !s.tail.zipped():
 	case r.inflating == nil:
 		r.inflating = s
 	case r.inflating != s:
@@ -272,6 +266,19 @@ func (r *reader) mayInflate(s *sandbox) bool {
 		return false
 	}
 	return true
+}
+
+// inflated lets the next one begin when s, which may be closed by now, has no more
+// compressed files.
+func (r *reader) inflated(s *sandbox) {
+	if s == nil || r.inflating != s || s.tail.zipped() {
+		return
+	}
+	r.inflating = nil
+	for _, w := range r.waiting {
+		r.push(w)
+	}
+	r.waiting = nil
 }
 
 // step reads up to one block of s and hands it over with everything that was

@@ -19,6 +19,8 @@ const (
 	recordBytes = 1 << 20 // a record longer than this makes no sense
 	blockLines  = 4096
 	maxRotated  = 1000 // files of one log
+
+	rememberGone = 32 // files that were read to their end
 )
 
 // tail reads one log: a chain of files, of which the last is being written.
@@ -41,7 +43,7 @@ type tail struct {
 	at      *layout    // where the log is; nil: no file was seen yet
 	files   []*logFile // held, oldest first
 	seq     int        // of the newest file ever held
-	looked  bool       // the directory was listed
+	gone    []string   // fingerprints of those that were let go of last
 	created int        // how often the engine created base since the first pin
 	pinned  int        // how many files were pinned
 	missed  int        // files that came and went unseen, not yet told
@@ -260,6 +262,9 @@ func (t *tail) letGo(f *logFile) {
 	defer t.mu.Unlock()
 	if len(t.files) > 0 && t.files[0] == f {
 		t.files = slices.Delete(t.files, 0, 1)
+		if first := f.known(); first != "" {
+			t.gone = append(t.gone[max(0, len(t.gone)-rememberGone+1):], first)
+		}
 		f.close()
 		if t.crowded.Load() {
 			t.enforce()
@@ -284,7 +289,8 @@ func (t *tail) checkTruncated(f *logFile, b *block) error {
 		Detail: "The engine's log file was truncated; lines written shortly before may be missing.",
 	})
 	t.flush(b)
-	t.off, f.print, t.before = 0, "", t.before[:0]
+	f.is("")
+	t.off, t.before = 0, t.before[:0]
 	t.replay, t.resumed = nil, nil
 	return nil
 }
