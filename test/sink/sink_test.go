@@ -21,7 +21,7 @@ func received(t *testing.T, first uint64, messages ...string) *frame.Received {
 		t.Fatal(err)
 	}
 	return &frame.Received{
-		Frame:      frame.Frame{Header: frame.Header{Lane: telemetry.LaneLogs, Epoch: 1, First: first, Count: uint32(len(messages))}, Body: body},
+		Frame:      frame.Frame{Header: frame.Header{Lane: telemetry.LaneLogs, Epoch: 1, First: first, Count: uint32(len(messages))}, Body: body}, //nolint:gosec // a few
 		ReceivedAt: time.Unix(100, 5000), Segment: s,
 	}
 }

@@ -143,11 +143,27 @@ func (b *bench) run(ctx context.Context, only []string) (err error) {
 			continue
 		}
 		b.progressf("%s", p.name)
+		b.machine(p.name)
 		if err := p.run(b, ctx); err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
 	return nil
+}
+
+// machine notes how busy the machine is before a part: figures depend on it,
+// and agentd makes fewer and larger cuts while its host is pressed.
+func (b *bench) machine(part string) {
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return
+	}
+	note := "load " + strings.Join(strings.Fields(string(load))[:3], " ")
+	if pressure, err := os.ReadFile("/proc/pressure/cpu"); err == nil { // not every kernel has it
+		first, _, _ := strings.Cut(string(pressure), "\n")
+		note += "; waiting for a processor: " + first
+	}
+	b.notef("%s: %s", part, note)
 }
 
 // percentile of sorted values.

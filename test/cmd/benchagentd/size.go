@@ -28,7 +28,7 @@ func (b *bench) size(ctx context.Context) error {
 	}
 	const program = "github.com/theazo/observability/agentd/cmd/agentd"
 	file := filepath.Join(b.dir, "agentd-with-symbols")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", file, program)
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", file, program) //nolint:gosec // our own program
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build with symbols: %w: %s", err, out)
