@@ -61,6 +61,9 @@ func (t *teller) pop() *sandbox {
 func (t *teller) run(ctx context.Context) error {
 	for {
 		if err := t.drain(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil //nolint:nilerr // what a closing sink answers to a source that ends is no failure
+			}
 			return err
 		}
 		select {
