@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	kills = flag.Int("spoolfaults.kills", 60, "how often writers are killed")
+	kills = flag.Int("spoolfaults.kills", 30, "how often writers are killed")
 	cuts  = flag.Int("spoolfaults.cuts", 12, "how often the power is cut")
 )
 
