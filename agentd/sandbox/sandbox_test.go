@@ -276,7 +276,7 @@ func TestACompletionIsCutWithAMark(t *testing.T) {
 
 func TestBombsAreRefusedWithBoundedMemory(t *testing.T) {
 	e := bound(t, target("agt_1", "ses_1"))
-	zeros := make([]byte, 256<<20)
+	zeros := make([]byte, 32<<20)
 	var gz, zs bytes.Buffer
 	g, _ := gzip.NewWriterLevel(&gz, gzip.BestSpeed)
 	_, _ = g.Write(zeros)
