@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -89,5 +90,41 @@ func TestJSONIsWhatTheStandardLibraryReads(t *testing.T) {
 	var again execstream.Hello
 	if err := json.Unmarshal(odd.AppendJSON(nil), &again); err != nil || again.Command[0] != "\ufffd\x00\u2028\x7f" {
 		t.Errorf("%q %v", again.Command, err)
+	}
+}
+
+// version1 is a stream as the first agentd-exec sends it; it lies in images
+// that nobody rebuilds.
+const version1 = "THZEXEC1" +
+	"H\x00\x00\x00\x62" + `{"execId":"exec_1","command":["sh","-c","x"],"tty":true,"startedAt":"2026-11-22T07:00:00.000001Z"}` +
+	"1\x00\x00\x00\x13" + "\x00\x00\x00\x00\x00\x00\x00\x05" + "\x00\x06\x60\xd8\x06\x96\x9c\x01" + "a\x00\xff" +
+	"X\x00\x00\x00\x77" + `{"code":137,"signal":"SIGKILL","durationMs":12,"endedAt":"2026-11-22T07:00:00.012001Z","stdoutBytes":8,"stderrBytes":0}`
+
+func TestVersion1StaysReadable(t *testing.T) {
+	text, ok := strings.CutPrefix(version1, execstream.Magic)
+	if !ok {
+		t.Fatal("the magic changed")
+	}
+	r := strings.NewReader(text)
+	at := time.Date(2026, 11, 22, 7, 0, 0, 1000, time.UTC)
+	var hello execstream.Hello
+	kind, p, err := execstream.ReadFrame(r, nil)
+	if err = errors.Join(err, json.Unmarshal(p, &hello)); err != nil || kind != execstream.TypeHello || hello.ID != "exec_1" || len(hello.Command) != 3 || !hello.TTY || !hello.StartedAt.Equal(at) {
+		t.Errorf("%c %+v %v", kind, hello, err)
+	}
+	kind, p, err = execstream.ReadFrame(r, nil)
+	d, dataErr := execstream.ParseData(p)
+	if err = errors.Join(err, dataErr); err != nil || kind != execstream.TypeStdout || d.Offset != 5 || !d.At.Equal(at) || string(d.Bytes) != "a\x00\xff" {
+		t.Errorf("%c %+v %v", kind, d, err)
+	}
+	var exit execstream.Exit
+	kind, p, err = execstream.ReadFrame(r, nil)
+	if err = errors.Join(err, json.Unmarshal(p, &exit)); err != nil || kind != execstream.TypeExit || exit.Code != 137 || exit.Signal != "SIGKILL" || exit.DurationMS != 12 || exit.Stdout != 8 {
+		t.Errorf("%c %+v %v", kind, exit, err)
+	}
+	again := execstream.AppendFrame([]byte(execstream.Magic), execstream.TypeHello, hello.AppendJSON(nil))
+	again = execstream.AppendData(again, execstream.TypeStdout, 5, at, []byte("a\x00\xff"))
+	if again = execstream.AppendFrame(again, execstream.TypeExit, exit.AppendJSON(nil)); string(again) != version1 {
+		t.Errorf("it is written otherwise now, so it needs another version:\n%q\n%q", again, version1)
 	}
 }
