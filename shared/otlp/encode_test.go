@@ -114,6 +114,7 @@ func encodeValue(t testing.TB, b []byte, f *field, inner *schema, v any) []byte 
 	return nil
 }
 
+// requests are the messages of the three signals.
 var requests = [...]*schema{Logs: logsRequest, Traces: tracesRequest, Metrics: metricsRequest}
 
 // inProtobuf turns a request in JSON into one in protobuf.

@@ -48,28 +48,28 @@ func (d *decoder) histogram(h *metricHead, n node) {
 	p := distribution{pointHead: pointHead{attributes: d.own.again()}}
 	var counts []uint64
 	var bounds []float64
-	for f, v := range n.fields(histogramPoint) {
-		switch f {
+	for c := n.walk(histogramPoint); c.next(); {
+		switch c.number {
 		case 2:
-			p.start = v.uint()
+			p.start = c.uint()
 		case 3:
-			p.time = v.uint()
+			p.time = c.uint()
 		case 4:
-			p.count = v.uint()
+			p.count = c.uint()
 		case 5:
-			p.sum = v.float()
+			p.sum = c.float()
 		case 6:
-			counts = grow(counts, v.uint(), &p)
+			counts = grow(counts, c.uint(), &p)
 		case 7:
-			bounds = grow(bounds, v.float(), &p)
+			bounds = grow(bounds, c.float(), &p)
 		case 9:
-			d.attribute(p.attributes, v)
+			d.attribute(p.attributes, c.node)
 		case 10:
-			p.flags = v.uint()
+			p.flags = c.uint()
 		case 11:
-			p.min = bound(v.float())
+			p.min = bound(c.float())
 		case 12:
-			p.max = bound(v.float())
+			p.max = bound(c.float())
 		}
 	}
 	if !d.sound(&p) {
@@ -134,34 +134,34 @@ func (d *decoder) exponential(h *metricHead, n node) {
 	var e telemetry.Exponential
 	var scale int64
 	var positive, negative buckets
-	for f, v := range n.fields(exponentialPoint) {
-		switch f {
+	for c := n.walk(exponentialPoint); c.next(); {
+		switch c.number {
 		case 1:
-			d.attribute(p.attributes, v)
+			d.attribute(p.attributes, c.node)
 		case 2:
-			p.start = v.uint()
+			p.start = c.uint()
 		case 3:
-			p.time = v.uint()
+			p.time = c.uint()
 		case 4:
-			p.count = v.uint()
+			p.count = c.uint()
 		case 5:
-			p.sum = v.float()
+			p.sum = c.float()
 		case 6:
-			scale = v.int()
+			scale = c.int()
 		case 7:
-			e.ZeroCount = v.uint()
+			e.ZeroCount = c.uint()
 		case 8:
-			positive = d.buckets(v, &p)
+			positive = d.buckets(c.node, &p)
 		case 9:
-			negative = d.buckets(v, &p)
+			negative = d.buckets(c.node, &p)
 		case 10:
-			p.flags = v.uint()
+			p.flags = c.uint()
 		case 12:
-			p.min = bound(v.float())
+			p.min = bound(c.float())
 		case 13:
-			p.max = bound(v.float())
+			p.max = bound(c.float())
 		case 14:
-			e.ZeroThreshold = v.float()
+			e.ZeroThreshold = c.float()
 		}
 	}
 	if !d.sound(&p) {
@@ -202,12 +202,12 @@ type buckets struct {
 }
 
 func (d *decoder) buckets(n node, p *distribution) (b buckets) {
-	for f, v := range n.fields(bucketsMessage) {
-		switch f {
+	for c := n.walk(bucketsMessage); c.next(); {
+		switch c.number {
 		case 1:
-			b.offset = v.int()
+			b.offset = c.int()
 		case 2:
-			b.counts = grow(b.counts, v.uint(), p)
+			b.counts = grow(b.counts, c.uint(), p)
 		}
 	}
 	return b

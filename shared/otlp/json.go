@@ -1,7 +1,6 @@
 package otlp
 
 import (
-	"iter"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -10,43 +9,85 @@ import (
 // MaxDepth deep has five levels of brackets for each of its own.
 const maxNesting = 512
 
-// jsonFields walks over a message in OTLP's JSON encoding. After each field the
-// reader stands behind its value, whether anybody read it or not.
-func (r *reader) jsonFields(at int, s *schema) iter.Seq2[int, node] {
-	return func(yield func(int, node) bool) {
-		r.pos = at
-		for key := range r.members('{', '}') {
-			decl := s.lookup(key)
-			switch {
-			case decl == nil:
-				r.skip()
-			case !decl.repeated:
-				if !r.offer(decl, yield) {
-					return
-				}
-			default:
-				for range r.members('[', ']') {
-					if !r.offer(decl, yield) {
-						return
-					}
-				}
+// nextJSON goes to the next field in OTLP's JSON encoding. The value before is
+// left behind, whether anybody read it or not.
+func (c *cursor) nextJSON() bool {
+	r := c.r
+	if !c.opened {
+		c.opened = true
+		r.pos = c.at
+		if !r.open('{', '}') {
+			return false
+		}
+	} else {
+		if r.err == nil && r.pos <= c.at {
+			r.pos = c.at
+			r.skip()
+		}
+		if c.inList {
+			if c.inList = r.more(']'); c.inList {
+				return c.here()
 			}
 		}
+		if !r.more('}') {
+			return false
+		}
 	}
+	for r.err == nil {
+		r.space()
+		key := r.quoted()
+		if !r.expect(':') {
+			return false
+		}
+		c.decl = c.schema.lookup(key)
+		switch {
+		case c.decl == nil:
+			r.skip()
+		case !c.decl.repeated:
+			return c.here()
+		default:
+			if c.inList = r.open('[', ']'); c.inList {
+				return c.here()
+			}
+		}
+		if !r.more('}') {
+			return false
+		}
+	}
+	return false
 }
 
-// offer hands out the value at the reader's position and goes behind it.
-func (r *reader) offer(decl *field, yield func(int, node) bool) bool {
-	r.space()
-	at := r.pos
-	if !yield(decl.number, node{r: r, decl: decl, at: at}) {
+// here makes the value at the reader's position the cursor's.
+func (c *cursor) here() bool {
+	c.r.space()
+	c.number, c.at = c.decl.number, c.r.pos
+	return c.r.err == nil
+}
+
+// open goes into an object or array, if there is anything in it. null is an
+// empty one of either.
+func (r *reader) open(opening, closing byte) bool {
+	if r.next() == 'n' {
+		r.word("null")
 		return false
 	}
-	if r.err == nil && r.pos <= at {
-		r.pos = at
-		r.skip()
+	if !r.expect(opening) {
+		return false
 	}
-	return true
+	if r.next() == closing {
+		r.pos++
+		return false
+	}
+	return r.err == nil
+}
+
+// more goes to the next member, or behind the object or array.
+func (r *reader) more(closing byte) bool {
+	if r.next() == closing {
+		r.pos++
+		return false
+	}
+	return r.expect(',')
 }
 
 // lookup finds a field by its name; protobuf's own spelling is taken as well.
@@ -64,45 +105,6 @@ func (s *schema) lookup(name []byte) *field {
 		camel = append(camel, name[i])
 	}
 	return s.byName[string(camel)]
-}
-
-// members walks over an object's keys, the reader standing before each value,
-// or over an array's elements, with nil keys. null is an empty one of either.
-// Whoever walks must read or skip every value.
-func (r *reader) members(opening, closing byte) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		if r.next() == 'n' {
-			r.word("null")
-			return
-		}
-		if !r.expect(opening) {
-			return
-		}
-		if r.next() == closing {
-			r.pos++
-			return
-		}
-		for r.err == nil {
-			var key []byte
-			if opening == '{' {
-				r.space()
-				key = r.quoted()
-				if !r.expect(':') {
-					return
-				}
-			}
-			if !yield(key) || r.err != nil {
-				return
-			}
-			if r.next() == closing {
-				r.pos++
-				return
-			}
-			if !r.expect(',') {
-				return
-			}
-		}
-	}
 }
 
 func (r *reader) space() {

@@ -23,28 +23,28 @@ func (d *decoder) log(n node) {
 		return
 	}
 	r := logRecord{attributes: d.own.again()}
-	for f, v := range n.fields(logMessage) {
-		switch f {
+	for c := n.walk(logMessage); c.next(); {
+		switch c.number {
 		case 1:
-			r.time = v.uint()
+			r.time = c.uint()
 		case 2:
-			r.severity = v.uint()
+			r.severity = c.uint()
 		case 3:
-			r.word = d.short(v.text(), maxWord)
+			r.word = d.short(c.text(), maxWord)
 		case 5:
-			r.body = d.valueUpTo(MaxBody, v, 0) // a text is cut as a line is
+			r.body = d.valueUpTo(MaxBody, c.node, 0) // a text is cut as a line is
 		case 6:
-			d.attribute(r.attributes, v)
+			d.attribute(r.attributes, c.node)
 		case 7:
-			r.attributes.lost(v.uint())
+			r.attributes.lost(c.uint())
 		case 9:
-			r.trace = v.bytes()
+			r.trace = c.bytes()
 		case 10:
-			r.span = v.bytes()
+			r.span = c.bytes()
 		case 11:
-			r.observed = v.uint()
+			r.observed = c.uint()
 		case 12:
-			r.event = d.short(v.text(), maxWord)
+			r.event = d.short(c.text(), maxWord)
 		}
 	}
 	e := telemetry.LogEntry{Origin: d.scope.origin}

@@ -38,27 +38,27 @@ type metricHead struct {
 // fields may come in any order.
 func (d *decoder) metric(n node) {
 	var head metricHead
-	for f, v := range n.fields(metricMessage) {
-		switch f {
+	for c := n.walk(metricMessage); c.next(); {
+		switch c.number {
 		case 1:
-			head.name = clean(v.text())
+			head.name = clean(c.text())
 		case 3:
-			head.unit = d.short(v.text(), maxUnit)
+			head.unit = d.short(c.text(), maxUnit)
 		default:
-			head.read(f, v)
+			head.read(c.number, c.node)
 		}
 	}
 	if head.data == 0 {
 		d.res.Refused[NoData]++
 		return
 	}
-	for f, data := range n.fields(metricMessage) {
-		if f != head.data {
+	for c := n.walk(metricMessage); c.next(); {
+		if c.number != head.data {
 			continue
 		}
-		for f, v := range data.fields(metricData) {
-			if f == 1 {
-				d.point(&head, v)
+		for c := c.walk(metricData); c.next(); {
+			if c.number == 1 {
+				d.point(&head, c.node)
 			}
 		}
 	}
@@ -67,24 +67,24 @@ func (d *decoder) metric(n node) {
 // read reads what a metric's data say beside the points.
 func (h *metricHead) read(data int, n node) {
 	h.data = data
-	for f, v := range n.fields(metricData) {
+	for c := n.walk(metricData); c.next(); {
 		switch {
-		case f == 2 && data != gauge && data != summary:
-			h.temporality = v.uint()
-		case f == 3 && data == sum:
-			h.monotonic = v.isTrue()
+		case c.number == 2 && data != gauge && data != summary:
+			h.temporality = c.uint()
+		case c.number == 3 && data == sum:
+			h.monotonic = c.isTrue()
 		}
 	}
 }
 
 // countPoints counts the points of a metric that is refused.
 func countPoints(n node) (count int) {
-	for f, v := range n.fields(metricMessage) {
-		if f < gauge || f > summary {
+	for c := n.walk(metricMessage); c.next(); {
+		if c.number < gauge || c.number > summary {
 			continue
 		}
-		for f := range v.fields(metricData) {
-			if f == 1 {
+		for c := c.walk(metricData); c.next(); {
+			if c.number == 1 {
 				count++
 			}
 		}
@@ -183,20 +183,20 @@ func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
 func (d *decoder) number(h *metricHead, n node) {
 	p := pointHead{attributes: d.own.again()}
 	value, given := 0.0, false
-	for f, v := range n.fields(numberPoint) {
-		switch f {
+	for c := n.walk(numberPoint); c.next(); {
+		switch c.number {
 		case 2:
-			p.start = v.uint()
+			p.start = c.uint()
 		case 3:
-			p.time = v.uint()
+			p.time = c.uint()
 		case 4:
-			value, given = v.float(), true
+			value, given = c.float(), true
 		case 6:
-			value, given = float64(v.int()), true
+			value, given = float64(c.int()), true
 		case 7:
-			d.attribute(p.attributes, v)
+			d.attribute(p.attributes, c.node)
 		case 8:
-			p.flags = v.uint()
+			p.flags = c.uint()
 		}
 	}
 	switch {
@@ -233,24 +233,24 @@ func (d *decoder) summary(h *metricHead, n node) {
 	total := 0.0
 	type quantile struct{ of, value float64 }
 	var quantiles []quantile
-	for f, v := range n.fields(summaryPoint) {
-		switch f {
+	for c := n.walk(summaryPoint); c.next(); {
+		switch c.number {
 		case 2:
-			p.start = v.uint()
+			p.start = c.uint()
 		case 3:
-			p.time = v.uint()
+			p.time = c.uint()
 		case 4:
-			count = v.uint()
+			count = c.uint()
 		case 5:
-			total = v.float()
+			total = c.float()
 		case 6:
 			var q quantile
-			for f, part := range v.fields(quantileValue) {
-				switch f {
+			for c := c.walk(quantileValue); c.next(); {
+				switch c.number {
 				case 1:
-					q.of = part.float()
+					q.of = c.float()
 				case 2:
-					q.value = part.float()
+					q.value = c.float()
 				}
 			}
 			if !finite(q.value) || !(q.of >= 0 && q.of <= 1) || len(quantiles) == maxQuantiles {
@@ -259,9 +259,9 @@ func (d *decoder) summary(h *metricHead, n node) {
 			}
 			quantiles = append(quantiles, q)
 		case 7:
-			d.attribute(p.attributes, v)
+			d.attribute(p.attributes, c.node)
 		case 8:
-			p.flags = v.uint()
+			p.flags = c.uint()
 		}
 	}
 	switch {

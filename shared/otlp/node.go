@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"iter"
 	"math"
 	"strconv"
 	"strings"
@@ -37,21 +36,42 @@ type node struct {
 	at   int    // JSON: where the value begins
 }
 
-// fields walks over the fields of a message that the schema knows, in the order
-// they come; of a repeated field over every element. It may be walked again, and
-// must be where a walk was left early.
-func (n node) fields(s *schema) iter.Seq2[int, node] {
-	if n.r.json {
-		return n.r.jsonFields(n.at, s)
+// walk goes over the fields of a message that the schema knows, in the order
+// they come; of a repeated field over every element:
+//
+//	for c := n.walk(message); c.next(); {
+//		switch c.number { … c.node … }
+//	}
+//
+// A message may be walked over again, and must be where a walk was left early.
+func (n node) walk(s *schema) cursor {
+	return cursor{node: node{r: n.r, at: n.at}, schema: s, rest: n.b}
+}
+
+// cursor is a walk. Its node is the present field's value.
+type cursor struct {
+	node
+	number int
+	schema *schema
+
+	rest   []byte // protobuf: what follows
+	packed []byte // protobuf: numbers that follow in the same field
+	opened bool   // JSON: the message has begun
+	inList bool   // JSON: the node is an element of a list
+}
+
+func (c *cursor) next() bool {
+	if c.r.json {
+		return c.nextJSON()
 	}
-	return n.r.protoFields(n.b, s)
+	return c.nextProto()
 }
 
 // find returns the first field of that number. Walk over the fields after it.
 func (n node) find(s *schema, number int) (found node, ok bool) {
-	for f, v := range n.fields(s) {
-		if f == number {
-			return v, true
+	for c := n.walk(s); c.next(); {
+		if c.number == number {
+			return c.node, true
 		}
 	}
 	return node{}, false

@@ -198,20 +198,20 @@ var (
 // request walks over all records. What a resource or scope says of itself is
 // looked up before its records, because fields may come in any order.
 func (d *decoder) request(root node, s *shape) {
-	for _, group := range root.fields(s.request) {
-		refused, origin, attributes := d.resource(group, s)
-		for f, inner := range group.fields(s.resource) {
-			if f != 2 {
+	for c := root.walk(s.request); c.next(); {
+		refused, origin, attributes := d.resource(c.node, s)
+		for c := c.walk(s.resource); c.next(); {
+			if c.number != 2 {
 				continue
 			}
 			if refused {
-				d.refuseAll(inner, s)
+				d.refuseAll(c.node, s)
 				continue
 			}
-			d.enter(inner, s, origin, attributes)
-			for f, record := range inner.fields(s.scope) {
-				if f == 2 {
-					s.record(d, record)
+			d.enter(c.node, s, origin, attributes)
+			for c := c.walk(s.scope); c.next(); {
+				if c.number == 2 {
+					s.record(d, c.node)
 				}
 			}
 		}
@@ -221,12 +221,12 @@ func (d *decoder) request(root node, s *shape) {
 // resource reads what a group says of its emitter, and asks whose it is.
 func (d *decoder) resource(group node, s *shape) (refused bool, origin telemetry.Origin, a attributes) {
 	if n, ok := group.find(s.resource, 1); ok {
-		for f, v := range n.fields(resourceMessage) {
-			switch f {
+		for c := n.walk(resourceMessage); c.next(); {
+			switch c.number {
 			case 1:
-				d.attribute(&a, v)
+				d.attribute(&a, c.node)
 			case 2:
-				a.lost(v.uint())
+				a.lost(c.uint())
 			}
 		}
 	}
@@ -247,12 +247,12 @@ func (d *decoder) enter(inner node, s *shape, origin telemetry.Origin, resource 
 	d.scope = scope{origin: origin}
 	d.scope.service, _ = cut(resource.text("service.name"), maxMetricValue)
 	if n, ok := inner.find(s.scope, 1); ok {
-		for f, v := range n.fields(scopeMessage) {
-			switch f {
+		for c := n.walk(scopeMessage); c.next(); {
+			switch c.number {
 			case 1:
-				d.scope.name = d.short(v.text(), maxWord)
+				d.scope.name = d.short(c.text(), maxWord)
 			case 2:
-				version = d.short(v.text(), maxWord)
+				version = d.short(c.text(), maxWord)
 			}
 		}
 	}
@@ -266,13 +266,13 @@ func (d *decoder) enter(inner node, s *shape, origin telemetry.Origin, resource 
 
 // refuseAll counts the records of a scope whose resource was refused.
 func (d *decoder) refuseAll(inner node, s *shape) {
-	for f, record := range inner.fields(s.scope) {
+	for c := inner.walk(s.scope); c.next(); {
 		switch {
-		case f != 2:
+		case c.number != 2:
 		case s.count == nil:
 			d.res.Refused[ForeignClaim]++
 		default:
-			d.res.Refused[ForeignClaim] += s.count(record)
+			d.res.Refused[ForeignClaim] += s.count(c.node)
 		}
 	}
 }

@@ -205,7 +205,7 @@ func checkAnswer(t *testing.T, r *Result) {
 		t.Errorf("answer %q", answer)
 	}
 	walk := &reader{}
-	for range (node{r: walk, b: r.Response(Protobuf)}).fields(message("Response", one(1, "partialSuccess", messageKind))) {
+	for c := (node{r: walk, b: r.Response(Protobuf)}).walk(message("Response", one(1, "partialSuccess", messageKind))); c.next(); {
 		continue
 	}
 	if walk.err != nil {

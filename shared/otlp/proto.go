@@ -1,75 +1,77 @@
 package otlp
 
-import (
-	"iter"
+import "google.golang.org/protobuf/encoding/protowire"
 
-	"google.golang.org/protobuf/encoding/protowire"
-)
-
-// protoFields walks over a message in protobuf's wire format. A field of
-// another wire type than its declaration's is an unknown one, as everywhere.
-func (r *reader) protoFields(b []byte, s *schema) iter.Seq2[int, node] {
-	return func(yield func(int, node) bool) {
-		for len(b) > 0 && r.err == nil {
-			number, wireType, size := protowire.ConsumeTag(b)
-			if size < 0 {
-				r.fail("%s: a field's tag is malformed", s.name)
-				return
-			}
-			b = b[size:]
-			n := node{r: r}
-			switch wireType {
-			case protowire.VarintType:
-				n.bits, size = protowire.ConsumeVarint(b)
-			case protowire.Fixed64Type:
-				n.bits, size = protowire.ConsumeFixed64(b)
-			case protowire.Fixed32Type:
-				_, size = protowire.ConsumeFixed32(b)
-			case protowire.BytesType:
-				n.b, size = protowire.ConsumeBytes(b)
-			default:
-				size = -1 // groups: no message of ours ever had one
-			}
-			if size < 0 {
-				r.fail("%s: field %d is malformed or cut off", s.name, number)
-				return
-			}
-			b = b[size:]
-			if int(number) >= len(s.byNumber) || s.byNumber[number] == nil {
-				continue
-			}
-			n.decl = s.byNumber[number]
-			if !r.protoField(n, wireType, yield) {
-				return
-			}
+// nextProto goes to the next field in protobuf's wire format. A field of another
+// wire type than its declaration's is an unknown one, as everywhere.
+func (c *cursor) nextProto() bool {
+	for c.r.err == nil {
+		if len(c.packed) > 0 {
+			return c.nextPacked()
+		}
+		if len(c.rest) == 0 {
+			return false
+		}
+		number, wireType, ok := c.consume()
+		if !ok {
+			return false
+		}
+		if int(number) >= len(c.schema.byNumber) || c.schema.byNumber[number] == nil {
+			continue
+		}
+		c.number, c.decl = int(number), c.schema.byNumber[number]
+		switch want := c.decl.kind.wireType(); {
+		case wireType == want:
+			return true
+		case wireType == protowire.BytesType && c.decl.repeated:
+			c.packed = c.b
 		}
 	}
+	return false
 }
 
-func (r *reader) protoField(n node, wireType protowire.Type, yield func(int, node) bool) bool {
-	want := n.decl.kind.wireType()
-	switch {
-	case wireType == want:
-		return yield(n.decl.number, n)
-	case wireType != protowire.BytesType || !n.decl.repeated:
-		return true
+// consume reads one field, known or not.
+func (c *cursor) consume() (number protowire.Number, wireType protowire.Type, ok bool) {
+	number, wireType, size := protowire.ConsumeTag(c.rest)
+	if size < 0 {
+		c.r.fail("%s: a field's tag is malformed", c.schema.name)
+		return 0, 0, false
 	}
-	for rest := n.b; len(rest) > 0 && r.err == nil; { // numbers, packed
-		var size int
-		if want == protowire.VarintType {
-			n.bits, size = protowire.ConsumeVarint(rest)
-		} else {
-			n.bits, size = protowire.ConsumeFixed64(rest)
-		}
-		if size < 0 {
-			r.fail("%s: a number is malformed or cut off", n.decl.name)
-			return false
-		}
-		rest = rest[size:]
-		if !yield(n.decl.number, n) {
-			return false
-		}
+	b := c.rest[size:]
+	c.b, c.bits = nil, 0
+	switch wireType {
+	case protowire.VarintType:
+		c.bits, size = protowire.ConsumeVarint(b)
+	case protowire.Fixed64Type:
+		c.bits, size = protowire.ConsumeFixed64(b)
+	case protowire.Fixed32Type:
+		_, size = protowire.ConsumeFixed32(b)
+	case protowire.BytesType:
+		c.b, size = protowire.ConsumeBytes(b)
+	default:
+		size = -1 // groups: no message of ours ever had one
 	}
+	if size < 0 {
+		c.r.fail("%s: field %d is malformed or cut off", c.schema.name, number)
+		return 0, 0, false
+	}
+	c.rest = b[size:]
+	return number, wireType, true
+}
+
+// nextPacked goes to the next of the numbers that one field holds.
+func (c *cursor) nextPacked() bool {
+	var size int
+	if c.decl.kind.wireType() == protowire.VarintType {
+		c.bits, size = protowire.ConsumeVarint(c.packed)
+	} else {
+		c.bits, size = protowire.ConsumeFixed64(c.packed)
+	}
+	if size < 0 {
+		c.r.fail("%s: a number is malformed or cut off", c.decl.name)
+		return false
+	}
+	c.packed = c.packed[size:]
 	return true
 }
 

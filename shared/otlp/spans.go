@@ -25,24 +25,24 @@ func (d *decoder) span(n node) {
 	}
 	s := telemetry.Span{Origin: d.scope.origin, Scope: d.scope.name, Resource: d.scope.resource}
 	r := spanRecord{attributes: d.own.again()}
-	for f, v := range n.fields(spanMessage) {
-		switch f {
+	for c := n.walk(spanMessage); c.next(); {
+		switch c.number {
 		case 1:
-			r.trace = v.bytes()
+			r.trace = c.bytes()
 		case 2:
-			r.id = v.bytes()
+			r.id = c.bytes()
 		case 4:
-			r.parent = v.bytes()
+			r.parent = c.bytes()
 		case 7:
-			r.start = v.uint()
+			r.start = c.uint()
 		case 8:
-			r.end = v.uint()
+			r.end = c.uint()
 		case 9:
-			d.attribute(r.attributes, v)
+			d.attribute(r.attributes, c.node)
 		case 10:
-			r.attributes.lost(v.uint())
+			r.attributes.lost(c.uint())
 		default:
-			d.spanPart(f, v, &s, &r)
+			d.spanPart(c.number, c.node, &s, &r)
 		}
 	}
 	if !d.spanIDs(&s, &r) {
@@ -82,12 +82,12 @@ func (d *decoder) spanPart(f int, v node, s *telemetry.Span, r *spanRecord) {
 	case 14:
 		r.links += min(v.uint(), 1<<32)
 	case 15:
-		for f, part := range v.fields(spanStatus) {
-			switch f {
+		for c := v.walk(spanStatus); c.next(); {
+			switch c.number {
 			case 2:
-				s.Error = d.short(part.text(), maxStatus)
+				s.Error = d.short(c.text(), maxStatus)
 			case 3:
-				if code := part.uint(); code <= uint64(telemetry.SpanError) {
+				if code := c.uint(); code <= uint64(telemetry.SpanError) {
 					s.Status = telemetry.SpanStatus(code)
 				}
 			}
@@ -156,19 +156,19 @@ func (d *decoder) spanEvent(n node, s *telemetry.Span, r *spanRecord) {
 	}
 	var e telemetry.SpanEvent
 	a := d.part.again()
-	for f, v := range n.fields(spanEvent) {
-		switch f {
+	for c := n.walk(spanEvent); c.next(); {
+		switch c.number {
 		case 1:
-			e.Timestamp, _ = d.time(v.uint())
+			e.Timestamp, _ = d.time(c.uint())
 		case 2:
-			name, shorter := cut(clean(v.text()), maxWord)
+			name, shorter := cut(clean(c.text()), maxWord)
 			if e.Name = name; shorter {
 				d.res.Dropped[NameCut]++
 			}
 		case 3:
-			d.attribute(a, v)
+			d.attribute(a, c.node)
 		case 4:
-			a.lost(v.uint())
+			a.lost(c.uint())
 		}
 	}
 	e.Attributes = d.object(a, max(MaxEvents-r.eventBytes, 2*droppedRoom))
@@ -181,16 +181,16 @@ func (d *decoder) spanLink(n node, s *telemetry.Span, r *spanRecord) {
 	a := d.part.again()
 	var trace, own bool
 	if len(s.Links) < telemetry.MaxSpanLinks {
-		for f, v := range n.fields(spanLink) {
-			switch f {
+		for c := n.walk(spanLink); c.next(); {
+			switch c.number {
 			case 1:
-				l.Trace, trace = traceID(v.bytes())
+				l.Trace, trace = traceID(c.bytes())
 			case 2:
-				l.Span, own = spanID(v.bytes())
+				l.Span, own = spanID(c.bytes())
 			case 4:
-				d.attribute(a, v)
+				d.attribute(a, c.node)
 			case 5:
-				a.lost(v.uint())
+				a.lost(c.uint())
 			}
 		}
 	}

@@ -35,25 +35,25 @@ func (d *decoder) value(n node, depth int) value { return d.valueUpTo(MaxValue, 
 
 // valueUpTo is value for a text of at most that many bytes.
 func (d *decoder) valueUpTo(most int, n node, depth int) (out value) {
-	for f, v := range n.fields(anyValue) {
-		switch f {
+	for c := n.walk(anyValue); c.next(); {
+		switch c.number {
 		case 1:
-			out = value{kind: text, text: d.short(v.text(), most)}
+			out = value{kind: text, text: d.short(c.text(), most)}
 		case 2:
 			out = value{kind: boolean}
-			if v.isTrue() {
+			if c.isTrue() {
 				out.bits = 1
 			}
 		case 3:
-			out = value{kind: integer, bits: uint64(v.int())} //nolint:gosec // its bits
+			out = value{kind: integer, bits: uint64(c.int())} //nolint:gosec // its bits
 		case 4:
-			out = value{kind: double, bits: math.Float64bits(v.float())}
+			out = value{kind: double, bits: math.Float64bits(c.float())}
 		case 5:
-			out = d.list(v, depth+1)
+			out = d.list(c.node, depth+1)
 		case 6:
-			out = d.members(v, depth+1)
+			out = d.members(c.node, depth+1)
 		case 7:
-			out = value{kind: text, text: d.base64(v.bytes())}
+			out = value{kind: text, text: d.base64(c.bytes())}
 		}
 	}
 	return out
@@ -74,7 +74,7 @@ func (d *decoder) list(n node, depth int) value {
 		return value{}
 	}
 	b, count, lost := []byte{'['}, 0, false
-	for _, v := range n.fields(valueList) {
+	for c := n.walk(valueList); c.next(); {
 		if lost = lost || count == MaxElements; lost {
 			continue
 		}
@@ -82,7 +82,7 @@ func (d *decoder) list(n node, depth int) value {
 		if count > 0 {
 			b = append(b, ',')
 		}
-		e := d.value(v, depth)
+		e := d.value(c.node, depth)
 		if b = e.append(b); len(b) > MaxValue {
 			b, lost = b[:before], true
 			continue
@@ -103,11 +103,11 @@ func (d *decoder) members(n node, depth int) value {
 	}
 	var names names
 	b, lost := []byte{'{'}, false
-	for _, v := range n.fields(keyValueList) {
+	for c := n.walk(keyValueList); c.next(); {
 		if lost = lost || len(names.list) == MaxAttributes; lost {
 			continue
 		}
-		key, e := d.keyValue(v, depth)
+		key, e := d.keyValue(c.node, depth)
 		if len(key) > MaxKey {
 			d.res.Dropped[Attributes]++
 			continue
@@ -132,12 +132,12 @@ func (d *decoder) members(n node, depth int) value {
 }
 
 func (d *decoder) keyValue(n node, depth int) (key string, v value) {
-	for f, part := range n.fields(keyValue) {
-		switch f {
+	for c := n.walk(keyValue); c.next(); {
+		switch c.number {
 		case 1:
-			key = clean(part.text())
+			key = clean(c.text())
 		case 2:
-			v = d.value(part, depth)
+			v = d.value(c.node, depth)
 		}
 	}
 	return key, v
