@@ -54,7 +54,7 @@ func script(m *model) {
 var callEvery = flag.Int("spool.call-every", 5, "the tests that fail at, or cut the power at, each call do so at one call in so many; 1 is all of them")
 
 // TestEveryCallFails plays one script again and again, with the n-th call that
-// changes the disk failing, once and for good, then cuts the power.
+// changes the disk failing, once and for good, and cuts the power soon or later.
 func TestEveryCallFails(t *testing.T) {
 	for i, howMany := range []int{1, 1 << 30} {
 		for j, cause := range []error{syscall.EIO, syscall.ENOSPC} {
@@ -62,6 +62,9 @@ func TestEveryCallFails(t *testing.T) {
 			for ; ; n += *callEvery {
 				m := newModel(t, uint64(n), scriptOptions)
 				m.fs.fail(n, howMany, cause)
+				if n%3 > 0 { // the power goes soon after it, else at the end
+					m.fs.die(n + 8*(n%3))
+				}
 				before := m.fs.calls
 				script(m)
 				reached := m.fs.calls-before >= n
