@@ -21,8 +21,8 @@ import (
 // Limits of what is collected before it is cut.
 const (
 	// frameBytes of messages, metadata and origins make a frame while more is
-	// waiting. With 256 KiB a backlog takes an eighth more CPU and 4 % more disk;
-	// beyond this only memory grows.
+	// waiting. Measured against 256 KiB: 4 % less disk and about a tenth less
+	// CPU for 6 MiB of memory. 1 MiB saves another 1 to 2 % of disk for 7 MiB more.
 	frameBytes = 640 << 10
 	frameLines = 4096
 	// heldBytes is what one organisation and environment may have read but not
