@@ -35,7 +35,7 @@ type Stats struct {
 	Unique   int64 // numbered lines
 	Repeated int64 // numbered lines that had come before: promised to be none
 	Other    int64 // lines without a number
-	Text     int64 // bytes of all messages
+	Text     int64 // bytes of the unique ones
 	Gaps     int64
 	Resent   int64     // records in frames that were known by their marks: harmless
 	Bad      int64     // frames that could not be read
@@ -131,7 +131,6 @@ func (c *Counter) take(f *frame.Received) {
 const markerLen = len("#iFFFsNNNNNNNNN ")
 
 func (c *Counter) line(message []byte, at time.Time) {
-	c.stats.Text += int64(len(message))
 	file, n, ok := marker(message)
 	if !ok {
 		c.stats.Other++
@@ -147,6 +146,7 @@ func (c *Counter) line(message []byte, at time.Time) {
 		return
 	}
 	c.stats.Unique++
+	c.stats.Text += int64(len(message))
 	c.stats.Last = at
 	const stamp = len("t=1234567890123456789 ")
 	if m := message[markerLen:]; len(m) >= stamp && m[0] == 't' && m[1] == '=' {

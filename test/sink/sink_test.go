@@ -48,7 +48,7 @@ func TestWhatIsMissingAndWhatCameTwice(t *testing.T) {
 		t.Fatalf("%+v", o)
 	}
 	s := c.Stats()
-	if s.Unique != 3 || s.Repeated != 1 || s.Other != 1 || s.Resent != 4 || s.Frames != 2 {
+	if s.Unique != 3 || s.Repeated != 1 || s.Other != 1 || s.Text != int64(3*len(line(0, 0))) || s.Resent != 4 || s.Frames != 2 {
 		t.Fatalf("%+v", s)
 	}
 	for _, test := range []struct {
