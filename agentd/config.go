@@ -53,6 +53,7 @@ type Config struct {
 		Listen  []string    `yaml:"listen" help:"where it listens: ADDRESS:PORT or INTERFACE:PORT; the unix socket sandbox/agentd.sock in the state directory is always there"`
 		Records int         `yaml:"records_per_second" help:"most records of one sandbox, on average over 10 seconds"`
 		Bytes   config.Size `yaml:"bytes_per_second" help:"most bytes of one sandbox, on average over 10 seconds"`
+		Names   []string    `yaml:"content_names" help:"further attributes that are message content; a name that ends with * stands for all that begin so"`
 		Content bool        `yaml:"message_content" help:"keep what people and models said in OpenTelemetry's model messages; otherwise it is dropped here"`
 	} `yaml:"sandbox"`
 

@@ -34,7 +34,7 @@ func (c *Config) sandboxConfig() sandbox.Config {
 	return sandbox.Config{
 		Listen: append(slices.Clone(c.Sandbox.Listen), sandbox.SocketPath(c.StateDir)),
 		Quota:  sandbox.Quota{Records: float64(c.Sandbox.Records), Bytes: float64(c.Sandbox.Bytes)},
-		OTLP:   sandbox.OTLP{Content: c.Sandbox.Content},
+		OTLP:   sandbox.OTLP{Content: c.Sandbox.Content, ContentNames: c.Sandbox.Names},
 	}
 }
 

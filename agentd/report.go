@@ -18,14 +18,13 @@ const maxCounts = 128
 // counted are the metrics whose counts a report gives, by the label that says
 // why, and what they are called there: dropped.no_organisation.
 var counted = map[string]struct{ label, prefix string }{
-	"agentd_intake_dropped_total":    {"reason", "dropped."},
-	"agentd_intake_marked_total":     {"what", ""},
-	"agentd_redacted_values_total":   {"rule", "redacted."},
-	"agentd_sandbox_refused_total":   {"reason", "refused."},
-	"agentd_sandbox_dropped_total":   {"reason", "dropped."},
-	"agentd_intake_sampled_total":    {"", "sampled"},
-	"agentd_docker_held_given_up":    {"", "rotated"},
-	"agentd_sandbox_otlp_lost_total": {"reason", "refused."},
+	"agentd_intake_dropped_total":               {"reason", "dropped."},
+	"agentd_intake_marked_total":                {"what", ""},
+	"agentd_redacted_values_total":              {"rule", "redacted."},
+	"agentd_sandbox_otlp_refused_records_total": {"reason", "refused."},
+	"agentd_sandbox_lost_records_total":         {"", "refused"},
+	"agentd_docker_gaps_total":                  {"reason", "gaps."},
+	"agentd_docker_dropped_events_total":        {"", "dropped.events"},
 }
 
 // report says how this node is doing: what the aggregator shows of it.

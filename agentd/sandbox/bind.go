@@ -2,9 +2,12 @@ package sandbox
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +27,16 @@ const (
 	unknownFor   = 5 * time.Second
 	maxUnknown   = 1024
 )
+
+// hidden reports whether the process behind a unix socket's connection, which
+// lives, is not to be seen.
+func (p *peer) hidden() bool {
+	if p.addr.IsValid() || p.pid <= 0 {
+		return false
+	}
+	_, err := os.Stat("/proc/" + strconv.Itoa(p.pid))
+	return errors.Is(err, fs.ErrNotExist)
+}
 
 // sender is what a request says of who sent it, before that is checked.
 type sender struct {
@@ -57,6 +70,13 @@ func (s *Source) targetOf(ctx context.Context, from net.Addr, token string) (sou
 		return t, nil
 	}
 	s.metrics.refused.WithLabelValues("unbound").Inc()
+	if p.hidden() {
+		s.hidden.Do(func() {
+			s.log.Warn("a sender on the unix socket cannot be told apart: this system hides processes from agentd. Let it see them (systemctl edit agentd: [Service] ProtectProc=default), or give senders addresses or tokens", "pid", p.pid)
+		})
+		return source.Target{}, telemetry.Failf(telemetry.Forbidden,
+			"This node's agentd may not see which container %s is in: let it see processes (ProtectProc=default in its systemd unit), or give the sender a token ('agentd sandbox-token').", p)
+	}
 	return source.Target{}, telemetry.Failf(telemetry.Forbidden,
 		"%s belongs to no container that this node collects from. Give the sender a token: 'agentd sandbox-token' prints its THEAZO_ENDPOINT.", p)
 }

@@ -35,6 +35,7 @@ const (
 type Source struct {
 	cfg     Config
 	log     hclog.Logger
+	hidden  sync.Once // it is said that processes are
 	metrics *metrics
 	limits  *limits
 	unknown unknown
