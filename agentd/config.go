@@ -76,7 +76,7 @@ type Config struct {
 
 	Redact struct {
 		Enabled  bool     `yaml:"enabled" help:"take secrets (keys, tokens, passwords, card numbers) out before anything is written to disk"`
-		Off      []string `yaml:"off" help:"built-in rules that are not wanted, by id; 'agentd redact -rules' lists them"`
+		Off      []string `yaml:"without" help:"built-in rules that are not wanted, by id; 'agentd redact -rules' lists them"`
 		Personal []string `yaml:"personal" help:"personal data to take out as well: email, ipv4, phone, iban"`
 		Rules    []string `yaml:"rules" help:"your own, each NAME=PATTERN in RE2; where the pattern has a group, only that is taken out"`
 	} `yaml:"redact"`
