@@ -170,13 +170,6 @@ func (c *control) catchUpPause(r *run, d *details) {
 	c.tell(r, pending{event: inferred(what, time.Now().UTC(), d)})
 }
 
-func notBefore(at, limit time.Time) time.Time {
-	if at.Before(limit) {
-		return limit
-	}
-	return at
-}
-
 // exited tells of an exit that no event told of.
 func (c *control) exited(r *run, at time.Time, code *int, d *details) {
 	e := inferred(telemetry.SandboxExited, at, d)
