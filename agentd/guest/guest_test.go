@@ -109,9 +109,10 @@ func TestTheLowestLimitAroundUsCounts(t *testing.T) {
 // keepRuntime puts back what a Guest sets of the runtime.
 func keepRuntime(t *testing.T) {
 	t.Helper()
-	limit, procs := debug.SetMemoryLimit(-1), runtime.GOMAXPROCS(0)
+	limit, procs, percent := debug.SetMemoryLimit(-1), runtime.GOMAXPROCS(0), debug.SetGCPercent(100)
 	t.Cleanup(func() {
 		debug.SetMemoryLimit(limit)
+		debug.SetGCPercent(percent)
 		runtime.GOMAXPROCS(procs)
 	})
 }
@@ -131,6 +132,9 @@ func TestAGuestsLife(t *testing.T) {
 		g.start(ctx, reg)
 		if got, want := debug.SetMemoryLimit(-1), int64(57042534); got != want || runtime.GOMAXPROCS(0) != 1 {
 			t.Errorf("limit %d, want %d; %d processors", got, want, runtime.GOMAXPROCS(0))
+		}
+		if got := debug.SetGCPercent(garbagePercent); got != garbagePercent {
+			t.Errorf("garbage is collected at %d %%", got)
 		}
 		if p := g.Pressure(); p != 0 {
 			t.Errorf("pressure %g on an idle host", p)
