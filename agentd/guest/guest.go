@@ -115,8 +115,8 @@ func (g *Guest) Status() Status { return *g.status.Load() }
 const runtimeShare = 0.85
 
 // garbagePercent is how much garbage may lie beside what is used. A heap of
-// 10 MiB is collected in no time: half of Go's default costs a backlog no
-// measurable CPU and takes 6 MiB off its peak, 3 MiB off an idle node.
+// 10 MiB is collected in no time: half of Go's default cost a backlog no CPU that
+// showed in the noise, and took 6 MiB off its peak, 1 to 3 MiB off an idle node.
 const garbagePercent = 50
 
 // limitMemory tells the Go runtime its limit.
