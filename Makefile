@@ -113,6 +113,11 @@ bench-agentd: build ## Measure agentd alone: CPU, memory and disk per line, late
 	@$(GO_BUILD) -o bin/benchagentd ./test/cmd/benchagentd
 	@exec bin/benchagentd $(BENCH)
 
+.PHONY: bench-sources
+bench-sources: ## Bursts of a million lines and a hundred short containers on a real engine, both file drivers: what is lost.
+	@tools/setup run
+	@go test -count=1 -timeout 30m -run '^TestNothingIsLost' -v ./agentd/docker -args -full
+
 .PHONY: clean
 clean: ## Remove what was built; the data of `make run` in .run stays (remove it by hand).
 	@rm -rf bin dist dashboard/node_modules test/clients/dist

@@ -101,7 +101,7 @@ func (a *agent) counts(stats *spool.Stats) map[string]uint64 {
 			name := of.prefix
 			for _, l := range m.GetLabel() {
 				if l.GetName() == of.label {
-					name += l.GetValue()
+					name = of.prefix + l.GetValue()
 				}
 			}
 			if n := m.GetCounter().GetValue(); n > 0 && len(counts) < maxCounts && telemetry.CheckID(name) == nil {

@@ -67,6 +67,7 @@ type agent struct {
 	guest     *guest.Guest
 	canary    *canary // nil: none
 	offline   *toggle
+	kept      *health.Descriptors // log files held open over a reload or a restart
 
 	mu     sync.Mutex
 	uplink *uplink.Uplink // nil until the node is enrolled
@@ -94,29 +95,21 @@ func (a *agent) open() error {
 
 // run starts everything and stops it in order (see the package's doc).
 func (a *agent) run(ctx context.Context) error {
+	handOver := a.inherit(ctx)
+	defer handOver()
 	identity, err := a.identity(ctx)
 	if err != nil {
 		return err
 	}
 	q := queue{a.spool}
-	content, err := a.Config.intakeConfig()
-	if err != nil {
-		return fmt.Errorf("intake: %w", err)
-	}
-	if content.Redactor, err = a.Config.redactor(a.registry); err != nil {
-		return fmt.Errorf("redact: %w", err)
-	}
 	keep := context.WithoutCancel(ctx)
 	guestCtx, stopGuest := context.WithCancel(keep)
 	a.guest = guest.Start(guestCtx, a.Config.guestConfig(a.Command != nil), a.Log.Named("guest"), a.registry)
 	defer a.guest.Wait()
 	defer stopGuest()
-	content.RequireOrg, content.Pressure = a.namesOrganisations(identity), a.pressure
-	a.intake = intake.New(content, q, a.Log.Named("intake"), a.registry)
-	a.intake.Restore(a.spool.Positions())
-	a.sources = &sources{intake: a.intake, durable: a.spool.Positions, log: a.Log, registerer: a.registry}
-	a.sources.start = a.sources.supervise
-
+	if err := a.makeIntake(identity, q); err != nil {
+		return err
+	}
 	a.makeCanary(identity)
 	uplinkCtx, stopUplink := context.WithCancel(keep)
 	intakeCtx, stopIntake := context.WithCancel(keep)
@@ -143,6 +136,44 @@ func (a *agent) run(ctx context.Context) error {
 	return errors.Join(sourcesErr, intakeErr, uplinkErr, statusErr)
 }
 
+// makeIntake makes intake, and what will run the sources that emit to it.
+func (a *agent) makeIntake(id *uplink.Identity, q queue) error {
+	content, err := a.Config.intakeConfig()
+	if err != nil {
+		return fmt.Errorf("intake: %w", err)
+	}
+	if content.Redactor, err = a.Config.redactor(a.registry); err != nil {
+		return fmt.Errorf("redact: %w", err)
+	}
+	content.RequireOrg, content.Pressure = a.namesOrganisations(id), a.pressure
+	a.intake = intake.New(content, q, a.Log.Named("intake"), a.registry)
+	a.intake.Restore(a.spool.Positions())
+	a.sources = &sources{intake: a.intake, durable: a.spool.Positions, log: a.Log, registerer: a.registry}
+	a.sources.start = a.sources.supervise
+	return nil
+}
+
+// handOverTimeout bounds how long systemd may take to accept open files.
+const handOverTimeout = 5 * time.Second
+
+// inherit takes over the log files that the last agentd of this service held
+// open, and returns what hands them, or others by then, to the next one.
+func (a *agent) inherit(ctx context.Context) (handOver func()) {
+	var err error
+	if a.kept, err = health.Inherit(ctx); err != nil {
+		a.Log.Warn("open log files of the last agentd could not all be taken over; what the engine has deleted of them is told as a gap", "error", err)
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOverTimeout)
+		defer cancel()
+		if n, err := a.kept.HandOver(ctx); err != nil {
+			a.Log.Warn("open log files could not be left to the next agentd", "error", err)
+		} else if n > 0 {
+			a.Log.Info("open log files are left to the next agentd", "files", n)
+		}
+	}
+}
+
 // namesOrganisations reports whether records must say whose they are. A node
 // that is not enrolled yet, which only a command's can be, goes by whether the
 // command says it.
@@ -162,7 +193,7 @@ func (a *agent) runSources(ctx context.Context) error {
 		return a.sources.run(ctx, a.Command)
 	}
 	for {
-		list, err := configuredSources(&a.Config, a.spool.Positions, a.Log, a.sources.registerer)
+		list, err := configuredSources(&a.Config, a.spool.Positions, a.kept, a.Log, a.sources.registerer)
 		if err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func sourceSettings(c *Config) string {
 }
 
 // configuredSources makes the sources that the configuration asks for.
-func configuredSources(c *Config, durable func() map[string][]byte, log hclog.Logger, reg prometheus.Registerer) ([]source.Source, error) {
+func configuredSources(c *Config, durable func() map[string][]byte, keeper docker.Keeper, log hclog.Logger, reg prometheus.Registerer) ([]source.Source, error) {
 	env, err := telemetry.ParseEnvironment(c.Defaults.Environment)
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func configuredSources(c *Config, durable func() map[string][]byte, log hclog.Lo
 	if !c.Docker.Enabled && len(c.Files) == 0 && !c.Sandbox.Enabled {
 		return nil, errors.New("nothing to collect: docker.enabled and sandbox.enabled are false and files is empty")
 	}
-	common := docker.Config{DefaultOrg: telemetry.OrgID(c.Defaults.Organisation), DefaultEnv: env}
+	common := docker.Config{DefaultOrg: telemetry.OrgID(c.Defaults.Organisation), DefaultEnv: env, Keeper: keeper}
 	var list []source.Source
 	var resolver sandbox.Resolver
 	add := func(cfg docker.Config) *docker.Source {
@@ -55,7 +55,7 @@ func configuredSources(c *Config, durable func() map[string][]byte, log hclog.Lo
 	}
 	if c.Docker.Enabled {
 		engine := c.dockerConfig()
-		engine.DefaultOrg, engine.DefaultEnv = common.DefaultOrg, common.DefaultEnv
+		engine.DefaultOrg, engine.DefaultEnv, engine.Keeper = common.DefaultOrg, common.DefaultEnv, common.Keeper
 		if d := add(engine); d != nil {
 			resolver = d
 		}
