@@ -60,7 +60,7 @@ type Config struct {
 	Buffer struct {
 		Budget  config.Size `yaml:"budget" help:"most disk space that unsent records may take"`
 		Segment config.Size `yaml:"segment" help:"size of one file of the buffer"`
-		Floor   config.Size `yaml:"floor" help:"disk space that the buffer leaves free on its file system (default: 5 %, at least 512MiB)"`
+		Floor   config.Size `yaml:"floor" help:"disk space that the buffer leaves free on its file system (default: 5 %, at least 512MiB, at most a quarter of it)"`
 
 		EvictAfter time.Duration `yaml:"evict_after" help:"a full buffer stops reading for so long before it gives up the least important records; what can be read again is safer in its file"`
 	} `yaml:"buffer"`
