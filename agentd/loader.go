@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -25,6 +26,8 @@ type Loader struct {
 	args []string
 	more func(*flag.FlagSet)
 	file string
+	// loaded is what Load returned last.
+	loaded Config
 }
 
 // NewLoader parses a command's flags and returns what is left of args.
@@ -63,6 +66,7 @@ func (l *Loader) Load() (Config, error) {
 	if err := cfg.Validate(); err != nil {
 		return Config{}, fmt.Errorf("the configuration is not usable:\n%w", err)
 	}
+	l.loaded = *cfg
 	return *cfg, nil
 }
 
@@ -114,24 +118,34 @@ func (l *Loader) Watch(ctx context.Context, log hclog.Logger) <-chan Config {
 func (l *Loader) watch(ctx context.Context, w *fsnotify.Watcher, log hclog.Logger, out chan<- Config) {
 	settled := time.NewTimer(0)
 	<-settled.C
+	refused := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case e := <-w.Events:
 			// A link may be switched elsewhere in the directory (Kubernetes):
-			// any change in it makes us look.
+			// any change in it makes us look. Most are not ours, and one may be
+			// our own log: what says the same as before is passed over.
 			if e.Op != fsnotify.Chmod {
 				settled.Reset(settleFile)
 			}
 		case err := <-w.Errors:
 			log.Warn("watching the configuration file", "error", err)
 		case <-settled.C:
+			before := l.loaded
 			cfg, err := l.Load()
 			if err != nil {
-				log.Error("the changed configuration is not used; the old one stays", "error", err)
+				if err.Error() != refused {
+					refused = err.Error()
+					log.Error("the changed configuration is not used; the old one stays", "error", err)
+				}
 				continue
 			}
+			if refused == "" && reflect.DeepEqual(cfg, before) {
+				continue
+			}
+			refused = ""
 			select {
 			case out <- cfg:
 			case <-ctx.Done():
