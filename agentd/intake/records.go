@@ -268,7 +268,7 @@ func histogram(h *telemetry.Histogram) (*telemetry.Histogram, bool) {
 		return nil, false
 	}
 	for i, b := range c.Bounds {
-		if math.IsNaN(b) || i > 0 && b <= c.Bounds[i-1] {
+		if !finite(b) || i > 0 && b <= c.Bounds[i-1] {
 			return nil, false
 		}
 	}

@@ -70,6 +70,7 @@ func TestHostileRecords(t *testing.T) {
 		{Name: "falling", Histogram: &telemetry.Histogram{Bounds: []float64{2, 1}, Counts: []uint64{1, 2, 3}}},
 		{Name: "unequal", Histogram: &telemetry.Histogram{Bounds: []float64{2, 1}, Counts: []uint64{1}}},
 		{Name: "smallest", Histogram: &telemetry.Histogram{Min: &nan}},
+		{Name: "endless", Histogram: &telemetry.Histogram{Bounds: []float64{1, math.Inf(1)}, Counts: []uint64{1, 2, 3}}},
 		{Name: "exponential", Histogram: &telemetry.Histogram{Exponential: &telemetry.Exponential{Positive: make([]uint64, 1000)}}},
 		{Name: "nan", Value: nan},
 		{Name: "kind", Kind: 77},

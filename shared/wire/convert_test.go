@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"encoding/json"
+	"math"
 	"reflect"
 	"slices"
 	"testing"
@@ -215,6 +216,28 @@ func TestFramesThatMakeNoSenseAreRefused(t *testing.T) {
 	}
 }
 
+// The store keeps parts of records as JSON, which has no word for infinity.
+func TestNumbersWithoutAJSONFormAreRefused(t *testing.T) {
+	inf, nan := math.Inf(1), math.NaN()
+	for name, m := range map[string]telemetry.MetricPoint{
+		"value": {Value: inf}, "value that is none": {Value: nan},
+		"last bound":  {Histogram: &telemetry.Histogram{Bounds: []float64{1, inf}, Counts: []uint64{1, 2, 3}}},
+		"first bound": {Histogram: &telemetry.Histogram{Bounds: []float64{-inf, 1}, Counts: []uint64{1, 2, 3}}},
+		"bound":       {Histogram: &telemetry.Histogram{Bounds: []float64{nan}, Counts: []uint64{1, 2}}},
+		"smallest":    {Histogram: &telemetry.Histogram{Min: &nan}}, "largest": {Histogram: &telemetry.Histogram{Max: &inf}},
+		"around zero": {Histogram: &telemetry.Histogram{Exponential: &telemetry.Exponential{ZeroThreshold: inf}}},
+	} {
+		m.Name, m.Timestamp, m.Origin.Agent = "m", time.Unix(1, 0), "agt_a"
+		b, err := wire.EncodeRecords(&telemetry.Records{Metrics: []telemetry.MetricPoint{m}})
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if _, _, err := wire.DecodeRecords(b); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
 func FuzzDecodeRecords(f *testing.F) {
 	code := 137
 	b, err := wire.EncodeRecords(&telemetry.Records{
@@ -234,6 +257,9 @@ func FuzzDecodeRecords(f *testing.F) {
 		}
 		if _, err := wire.EncodeRecords(&r); err != nil {
 			t.Fatalf("taken, but cannot be written again: %v", err)
+		}
+		if _, err := json.Marshal(&r); err != nil {
+			t.Fatalf("taken, but has no JSON form: %v", err)
 		}
 	})
 }

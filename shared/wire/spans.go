@@ -136,8 +136,8 @@ func histogramFromWire(p *Histogram) (*telemetry.Histogram, error) {
 		return h, fmt.Errorf("%d bounds and %d buckets", len(h.Bounds), len(h.Counts))
 	}
 	for i, b := range h.Bounds {
-		if math.IsNaN(b) || i > 0 && b <= h.Bounds[i-1] {
-			return h, errors.New("bounds that do not rise")
+		if !finite(b) || i > 0 && b <= h.Bounds[i-1] {
+			return h, errors.New("bounds that do not rise, or are no numbers")
 		}
 	}
 	if h.Min != nil && !finite(*h.Min) || h.Max != nil && !finite(*h.Max) {
