@@ -46,6 +46,7 @@ type session struct {
 	stream   grpc.BidiStreamingClient[wire.StreamRequest, wire.StreamResponse]
 	sending  sync.Mutex    // held around stream.Send
 	every    time.Duration // between reports; 0: none are wanted
+	reported chan struct{} // closed when none is sent any more
 
 	mu     sync.Mutex
 	timers []*time.Timer // end of throttles
@@ -140,9 +141,13 @@ func (s *session) run(ctx context.Context, cancel context.CancelCauseFunc, clien
 	var group sync.WaitGroup
 	group.Go(func() { sent <- s.send(sendCtx) })
 	group.Go(func() { received <- s.receive() })
-	if s.every > 0 {
-		group.Go(func() { s.report(sendCtx) })
-	}
+	s.reported = make(chan struct{})
+	group.Go(func() {
+		defer close(s.reported)
+		if s.every > 0 {
+			s.report(sendCtx)
+		}
+	})
 	defer func() {
 		stopSending()
 		cancel(nil)
@@ -198,6 +203,11 @@ func (s *session) finish(stopSending context.CancelFunc, sent, received <-chan e
 			return
 		}
 	}
+	select { // a report behind CloseSend would end the stream before its last words
+	case <-s.reported:
+	case <-timer.C:
+		return
+	}
 	_ = s.stream.CloseSend() // never fails (grpc)
 	select {
 	case err := <-received:
@@ -241,7 +251,9 @@ func (s *session) report(ctx context.Context) {
 	for {
 		r := s.config.Report()
 		r.Skew = s.Status().ClockSkew
-		if s.say(&wire.StreamRequest{Message: &wire.StreamRequest_Report{Report: wire.ReportToWire(&r)}}) != nil {
+		if b, err := wire.EncodeReport(&r); err != nil {
+			s.log.Warn("the aggregator is not told how this node is doing", "error", err)
+		} else if s.say(&wire.StreamRequest{Message: &wire.StreamRequest_Report{Report: b}}) != nil {
 			return // receive knows why
 		}
 		select {

@@ -195,6 +195,14 @@ func (s *stream) send(f *wire.Frame) {
 	}
 }
 
+// report sends an encoded Report.
+func (s *stream) report(b []byte) {
+	s.t.Helper()
+	if err := s.Send(&wire.StreamRequest{Message: &wire.StreamRequest_Report{Report: b}}); err != nil {
+		s.t.Fatalf("send: %v", err)
+	}
+}
+
 // next returns the next message.
 func (s *stream) next() *wire.StreamResponse {
 	s.t.Helper()

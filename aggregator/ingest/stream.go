@@ -212,10 +212,8 @@ func (x *session) receive() error {
 		if err != nil {
 			return endOf(err)
 		}
-		if report := request.GetReport(); report != nil {
-			if err := x.report(report); err != nil {
-				return err
-			}
+		if m, ok := request.GetMessage().(*wire.StreamRequest_Report); ok {
+			x.report(m.Report)
 			continue
 		}
 		p := request.GetFrame()
@@ -232,16 +230,20 @@ func (x *session) receive() error {
 }
 
 // report takes what the node says about itself, of its own organisation only.
-func (x *session) report(p *wire.Report) error {
+// One that cannot be read is counted and left out: records do not depend on it.
+func (x *session) report(b []byte) {
 	now := time.Now().UTC()
 	if now.Sub(x.reported) < reportEvery/2 {
-		return nil // more often than it was asked
+		return // more often than it was asked
 	}
 	x.reported = now
-	r, err := wire.ReportFromWire(p)
+	x.decoding <- struct{}{}
+	r, err := wire.DecodeReport(b)
+	<-x.decoding
 	if err != nil {
 		x.metrics.refused.WithLabelValues("report").Inc()
-		return status.Error(codes.InvalidArgument, err.Error())
+		x.log.Warn("what a node says about itself cannot be read", "error", err)
+		return
 	}
 	if !x.peer.Platform() {
 		for i := range r.Sequences {
@@ -249,7 +251,6 @@ func (x *session) report(p *wire.Report) error {
 		}
 	}
 	x.config.Nodes.Reported(x.peer.ID, now, &r)
-	return nil
 }
 
 func endOf(err error) error {

@@ -1,6 +1,7 @@
 package ingest_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -107,21 +108,36 @@ func TestReportsAreKept(t *testing.T) {
 	b := start(t, nil, "org_a")
 	id := b.enrol(t, "org_a")
 	s := b.open(t, id)
-	report := func(budget uint64) *wire.StreamRequest {
-		return &wire.StreamRequest{Message: &wire.StreamRequest_Report{Report: &wire.Report{
-			BufferBudget: budget, Sequences: []*wire.Sequence{{Organisation: "org_foreign", Epoch: 1, Lane: wire.Lane_LANE_LOGS, Assigned: 5}},
-		}}}
-	}
-	for _, r := range []*wire.StreamRequest{report(7), report(8)} {
-		if err := s.Send(r); err != nil {
+	for _, budget := range []int64{7, 8} {
+		report, err := wire.EncodeReport(&telemetry.NodeReport{BufferBudget: budget, Sequences: []telemetry.Sequence{{Org: "org_foreign", Epoch: 1, Assigned: 5}}})
+		if err != nil {
 			t.Fatal(err)
 		}
+		s.report(report)
 	}
 	s.send(logs("org_a", 1, 1, "after it"))
 	s.acked("org_a", 1, 1)
 	r, ok := b.store.Report(id.id)
 	if !ok || r.BufferBudget != 7 || len(r.Sequences) != 1 || r.Sequences[0].Org != "org_a" {
 		t.Fatalf("%+v", r)
+	}
+}
+
+// What a node says about itself decides nothing, whatever it is.
+func TestRecordsGoOnBehindAReportThatCannotBeRead(t *testing.T) {
+	b := start(t, nil, "org_a")
+	for _, report := range [][]byte{[]byte("\xff\xff"), bytes.Repeat([]byte{0x12, 0}, 1<<20), {0x12, 0}} {
+		id := b.enrol(t, "org_a")
+		s := b.open(t, id)
+		s.report(report)
+		s.send(logs("org_a", 1, 1, "after it"))
+		s.acked("org_a", 1, 1)
+		if r, ok := b.store.Report(id.id); ok {
+			t.Errorf("%.10q was taken for %+v", report, r)
+		}
+	}
+	if n := b.metric(t, "refused_total", "report"); n != 3 {
+		t.Errorf("%v were counted", n)
 	}
 }
 

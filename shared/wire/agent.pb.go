@@ -491,7 +491,7 @@ func (x *StreamRequest) GetFrame() *Frame {
 	return nil
 }
 
-func (x *StreamRequest) GetReport() *Report {
+func (x *StreamRequest) GetReport() []byte {
 	if x != nil {
 		if x, ok := x.Message.(*StreamRequest_Report); ok {
 			return x.Report
@@ -515,8 +515,9 @@ type StreamRequest_Frame struct {
 }
 
 type StreamRequest_Report struct {
-	// How the node is doing.
-	Report *Report `protobuf:"bytes,3,opt,name=report,proto3,oneof"`
+	// How the node is doing: an encoded Report. It is read apart, because a few
+	// bytes of one make a large message: whoever takes it looks at its size first.
+	Report []byte `protobuf:"bytes,3,opt,name=report,proto3,oneof"`
 }
 
 func (*StreamRequest_Hello) isStreamRequest_Message() {}
@@ -2851,11 +2852,11 @@ const file_agent_proto_rawDesc = "" +
 	"\vauthorities\x18\x02 \x03(\fR\vauthorities\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x03 \x01(\x03R\n" +
-	"generation\"\xad\x01\n" +
+	"generation\"\x94\x01\n" +
 	"\rStreamRequest\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.theazo.agent.v1.HelloH\x00R\x05hello\x12.\n" +
-	"\x05frame\x18\x02 \x01(\v2\x16.theazo.agent.v1.FrameH\x00R\x05frame\x121\n" +
-	"\x06report\x18\x03 \x01(\v2\x17.theazo.agent.v1.ReportH\x00R\x06reportB\t\n" +
+	"\x05frame\x18\x02 \x01(\v2\x16.theazo.agent.v1.FrameH\x00R\x05frame\x12\x18\n" +
+	"\x06report\x18\x03 \x01(\fH\x00R\x06reportB\t\n" +
 	"\amessage\"\xe7\x01\n" +
 	"\x0eStreamResponse\x124\n" +
 	"\awelcome\x18\x01 \x01(\v2\x18.theazo.agent.v1.WelcomeH\x00R\awelcome\x12(\n" +
@@ -3137,66 +3138,65 @@ var file_agent_proto_goTypes = []any{
 var file_agent_proto_depIdxs = []int32{
 	8,  // 0: theazo.agent.v1.StreamRequest.hello:type_name -> theazo.agent.v1.Hello
 	12, // 1: theazo.agent.v1.StreamRequest.frame:type_name -> theazo.agent.v1.Frame
-	10, // 2: theazo.agent.v1.StreamRequest.report:type_name -> theazo.agent.v1.Report
-	9,  // 3: theazo.agent.v1.StreamResponse.welcome:type_name -> theazo.agent.v1.Welcome
-	13, // 4: theazo.agent.v1.StreamResponse.ack:type_name -> theazo.agent.v1.Ack
-	14, // 5: theazo.agent.v1.StreamResponse.throttle:type_name -> theazo.agent.v1.Throttle
-	15, // 6: theazo.agent.v1.StreamResponse.rewind:type_name -> theazo.agent.v1.Rewind
-	33, // 7: theazo.agent.v1.Hello.now:type_name -> google.protobuf.Timestamp
-	33, // 8: theazo.agent.v1.Welcome.now:type_name -> google.protobuf.Timestamp
-	33, // 9: theazo.agent.v1.Report.now:type_name -> google.protobuf.Timestamp
-	11, // 10: theazo.agent.v1.Report.sequences:type_name -> theazo.agent.v1.Sequence
-	33, // 11: theazo.agent.v1.Report.oldest:type_name -> google.protobuf.Timestamp
-	30, // 12: theazo.agent.v1.Report.counts:type_name -> theazo.agent.v1.Report.CountsEntry
-	33, // 13: theazo.agent.v1.Report.started_at:type_name -> google.protobuf.Timestamp
-	34, // 14: theazo.agent.v1.Report.skew:type_name -> google.protobuf.Duration
-	34, // 15: theazo.agent.v1.Report.canary_lag:type_name -> google.protobuf.Duration
-	0,  // 16: theazo.agent.v1.Sequence.lane:type_name -> theazo.agent.v1.Lane
-	0,  // 17: theazo.agent.v1.Frame.lane:type_name -> theazo.agent.v1.Lane
-	1,  // 18: theazo.agent.v1.Frame.class:type_name -> theazo.agent.v1.Class
-	0,  // 19: theazo.agent.v1.Ack.lane:type_name -> theazo.agent.v1.Lane
-	34, // 20: theazo.agent.v1.Throttle.retry_after:type_name -> google.protobuf.Duration
-	0,  // 21: theazo.agent.v1.Rewind.lane:type_name -> theazo.agent.v1.Lane
-	17, // 22: theazo.agent.v1.Records.records:type_name -> theazo.agent.v1.Record
-	19, // 23: theazo.agent.v1.Record.event:type_name -> theazo.agent.v1.Event
-	29, // 24: theazo.agent.v1.Record.gap:type_name -> theazo.agent.v1.Gap
-	21, // 25: theazo.agent.v1.Record.span:type_name -> theazo.agent.v1.Span
-	24, // 26: theazo.agent.v1.Record.model_call:type_name -> theazo.agent.v1.ModelCall
-	26, // 27: theazo.agent.v1.Record.metric:type_name -> theazo.agent.v1.MetricPoint
-	33, // 28: theazo.agent.v1.Event.timestamp:type_name -> google.protobuf.Timestamp
-	18, // 29: theazo.agent.v1.Event.origin:type_name -> theazo.agent.v1.Origin
-	31, // 30: theazo.agent.v1.Event.attributes:type_name -> theazo.agent.v1.Event.AttributesEntry
-	20, // 31: theazo.agent.v1.Event.last_words:type_name -> theazo.agent.v1.LastWords
-	34, // 32: theazo.agent.v1.LastWords.duration:type_name -> google.protobuf.Duration
-	34, // 33: theazo.agent.v1.LastWords.cpu_time:type_name -> google.protobuf.Duration
-	18, // 34: theazo.agent.v1.Span.origin:type_name -> theazo.agent.v1.Origin
-	33, // 35: theazo.agent.v1.Span.start:type_name -> google.protobuf.Timestamp
-	33, // 36: theazo.agent.v1.Span.end:type_name -> google.protobuf.Timestamp
-	22, // 37: theazo.agent.v1.Span.events:type_name -> theazo.agent.v1.SpanEvent
-	23, // 38: theazo.agent.v1.Span.links:type_name -> theazo.agent.v1.SpanLink
-	33, // 39: theazo.agent.v1.SpanEvent.timestamp:type_name -> google.protobuf.Timestamp
-	33, // 40: theazo.agent.v1.ModelCall.timestamp:type_name -> google.protobuf.Timestamp
-	18, // 41: theazo.agent.v1.ModelCall.origin:type_name -> theazo.agent.v1.Origin
-	25, // 42: theazo.agent.v1.ModelCall.cost:type_name -> theazo.agent.v1.Money
-	33, // 43: theazo.agent.v1.MetricPoint.timestamp:type_name -> google.protobuf.Timestamp
-	33, // 44: theazo.agent.v1.MetricPoint.start:type_name -> google.protobuf.Timestamp
-	18, // 45: theazo.agent.v1.MetricPoint.origin:type_name -> theazo.agent.v1.Origin
-	27, // 46: theazo.agent.v1.MetricPoint.histogram:type_name -> theazo.agent.v1.Histogram
-	32, // 47: theazo.agent.v1.MetricPoint.attributes:type_name -> theazo.agent.v1.MetricPoint.AttributesEntry
-	28, // 48: theazo.agent.v1.Histogram.exponential:type_name -> theazo.agent.v1.Exponential
-	33, // 49: theazo.agent.v1.Gap.since:type_name -> google.protobuf.Timestamp
-	33, // 50: theazo.agent.v1.Gap.until:type_name -> google.protobuf.Timestamp
-	2,  // 51: theazo.agent.v1.EnrolmentService.Enroll:input_type -> theazo.agent.v1.EnrollRequest
-	6,  // 52: theazo.agent.v1.IngestService.Stream:input_type -> theazo.agent.v1.StreamRequest
-	4,  // 53: theazo.agent.v1.IngestService.Renew:input_type -> theazo.agent.v1.RenewRequest
-	3,  // 54: theazo.agent.v1.EnrolmentService.Enroll:output_type -> theazo.agent.v1.EnrollResponse
-	7,  // 55: theazo.agent.v1.IngestService.Stream:output_type -> theazo.agent.v1.StreamResponse
-	5,  // 56: theazo.agent.v1.IngestService.Renew:output_type -> theazo.agent.v1.RenewResponse
-	54, // [54:57] is the sub-list for method output_type
-	51, // [51:54] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	9,  // 2: theazo.agent.v1.StreamResponse.welcome:type_name -> theazo.agent.v1.Welcome
+	13, // 3: theazo.agent.v1.StreamResponse.ack:type_name -> theazo.agent.v1.Ack
+	14, // 4: theazo.agent.v1.StreamResponse.throttle:type_name -> theazo.agent.v1.Throttle
+	15, // 5: theazo.agent.v1.StreamResponse.rewind:type_name -> theazo.agent.v1.Rewind
+	33, // 6: theazo.agent.v1.Hello.now:type_name -> google.protobuf.Timestamp
+	33, // 7: theazo.agent.v1.Welcome.now:type_name -> google.protobuf.Timestamp
+	33, // 8: theazo.agent.v1.Report.now:type_name -> google.protobuf.Timestamp
+	11, // 9: theazo.agent.v1.Report.sequences:type_name -> theazo.agent.v1.Sequence
+	33, // 10: theazo.agent.v1.Report.oldest:type_name -> google.protobuf.Timestamp
+	30, // 11: theazo.agent.v1.Report.counts:type_name -> theazo.agent.v1.Report.CountsEntry
+	33, // 12: theazo.agent.v1.Report.started_at:type_name -> google.protobuf.Timestamp
+	34, // 13: theazo.agent.v1.Report.skew:type_name -> google.protobuf.Duration
+	34, // 14: theazo.agent.v1.Report.canary_lag:type_name -> google.protobuf.Duration
+	0,  // 15: theazo.agent.v1.Sequence.lane:type_name -> theazo.agent.v1.Lane
+	0,  // 16: theazo.agent.v1.Frame.lane:type_name -> theazo.agent.v1.Lane
+	1,  // 17: theazo.agent.v1.Frame.class:type_name -> theazo.agent.v1.Class
+	0,  // 18: theazo.agent.v1.Ack.lane:type_name -> theazo.agent.v1.Lane
+	34, // 19: theazo.agent.v1.Throttle.retry_after:type_name -> google.protobuf.Duration
+	0,  // 20: theazo.agent.v1.Rewind.lane:type_name -> theazo.agent.v1.Lane
+	17, // 21: theazo.agent.v1.Records.records:type_name -> theazo.agent.v1.Record
+	19, // 22: theazo.agent.v1.Record.event:type_name -> theazo.agent.v1.Event
+	29, // 23: theazo.agent.v1.Record.gap:type_name -> theazo.agent.v1.Gap
+	21, // 24: theazo.agent.v1.Record.span:type_name -> theazo.agent.v1.Span
+	24, // 25: theazo.agent.v1.Record.model_call:type_name -> theazo.agent.v1.ModelCall
+	26, // 26: theazo.agent.v1.Record.metric:type_name -> theazo.agent.v1.MetricPoint
+	33, // 27: theazo.agent.v1.Event.timestamp:type_name -> google.protobuf.Timestamp
+	18, // 28: theazo.agent.v1.Event.origin:type_name -> theazo.agent.v1.Origin
+	31, // 29: theazo.agent.v1.Event.attributes:type_name -> theazo.agent.v1.Event.AttributesEntry
+	20, // 30: theazo.agent.v1.Event.last_words:type_name -> theazo.agent.v1.LastWords
+	34, // 31: theazo.agent.v1.LastWords.duration:type_name -> google.protobuf.Duration
+	34, // 32: theazo.agent.v1.LastWords.cpu_time:type_name -> google.protobuf.Duration
+	18, // 33: theazo.agent.v1.Span.origin:type_name -> theazo.agent.v1.Origin
+	33, // 34: theazo.agent.v1.Span.start:type_name -> google.protobuf.Timestamp
+	33, // 35: theazo.agent.v1.Span.end:type_name -> google.protobuf.Timestamp
+	22, // 36: theazo.agent.v1.Span.events:type_name -> theazo.agent.v1.SpanEvent
+	23, // 37: theazo.agent.v1.Span.links:type_name -> theazo.agent.v1.SpanLink
+	33, // 38: theazo.agent.v1.SpanEvent.timestamp:type_name -> google.protobuf.Timestamp
+	33, // 39: theazo.agent.v1.ModelCall.timestamp:type_name -> google.protobuf.Timestamp
+	18, // 40: theazo.agent.v1.ModelCall.origin:type_name -> theazo.agent.v1.Origin
+	25, // 41: theazo.agent.v1.ModelCall.cost:type_name -> theazo.agent.v1.Money
+	33, // 42: theazo.agent.v1.MetricPoint.timestamp:type_name -> google.protobuf.Timestamp
+	33, // 43: theazo.agent.v1.MetricPoint.start:type_name -> google.protobuf.Timestamp
+	18, // 44: theazo.agent.v1.MetricPoint.origin:type_name -> theazo.agent.v1.Origin
+	27, // 45: theazo.agent.v1.MetricPoint.histogram:type_name -> theazo.agent.v1.Histogram
+	32, // 46: theazo.agent.v1.MetricPoint.attributes:type_name -> theazo.agent.v1.MetricPoint.AttributesEntry
+	28, // 47: theazo.agent.v1.Histogram.exponential:type_name -> theazo.agent.v1.Exponential
+	33, // 48: theazo.agent.v1.Gap.since:type_name -> google.protobuf.Timestamp
+	33, // 49: theazo.agent.v1.Gap.until:type_name -> google.protobuf.Timestamp
+	2,  // 50: theazo.agent.v1.EnrolmentService.Enroll:input_type -> theazo.agent.v1.EnrollRequest
+	6,  // 51: theazo.agent.v1.IngestService.Stream:input_type -> theazo.agent.v1.StreamRequest
+	4,  // 52: theazo.agent.v1.IngestService.Renew:input_type -> theazo.agent.v1.RenewRequest
+	3,  // 53: theazo.agent.v1.EnrolmentService.Enroll:output_type -> theazo.agent.v1.EnrollResponse
+	7,  // 54: theazo.agent.v1.IngestService.Stream:output_type -> theazo.agent.v1.StreamResponse
+	5,  // 55: theazo.agent.v1.IngestService.Renew:output_type -> theazo.agent.v1.RenewResponse
+	53, // [53:56] is the sub-list for method output_type
+	50, // [50:53] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_agent_proto_init() }

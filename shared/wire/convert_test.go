@@ -1,10 +1,12 @@
 package wire_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -157,7 +159,11 @@ func TestReportRoundTrip(t *testing.T) {
 				Assigned: assigned, Acknowledged: assigned, Lost: 1,
 			}},
 		}
-		got, err := wire.ReportFromWire(wire.ReportToWire(&want))
+		b, err := wire.EncodeReport(&want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := wire.DecodeReport(b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,6 +172,27 @@ func TestReportRoundTrip(t *testing.T) {
 		}
 		filled(t, reflect.ValueOf(want))
 	})
+}
+
+// A report is never refused for what a node has much of, and a large one is
+// refused before anything is made of it.
+func TestReportsAreBounded(t *testing.T) {
+	var r telemetry.NodeReport
+	for i := range 10_000 {
+		r.Sequences = append(r.Sequences, telemetry.Sequence{Org: telemetry.OrgID(strings.Repeat("o", telemetry.MaxIDLength)), Epoch: uint64(i) + 1, Assigned: 1 << 39})
+	}
+	b, err := wire.EncodeReport(&r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := wire.DecodeReport(b)
+	if n := len(got.Sequences); err != nil || n < 1000 || got.Sequences[n-1] != r.Sequences[n-1] {
+		t.Fatalf("%d sequences: %v", n, err)
+	}
+	bomb := bytes.Repeat([]byte{0x12, 0}, 2<<20) // sequences, each of nothing
+	if n := testing.AllocsPerRun(1, func() { _, err = wire.DecodeReport(bomb) }); n > 10 || err == nil {
+		t.Fatalf("%.0f allocations for %d bytes: %v", n, len(bomb), err)
+	}
 }
 
 func TestFrameRoundTrip(t *testing.T) {

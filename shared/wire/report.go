@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/theazo/observability/shared/telemetry"
@@ -11,12 +12,40 @@ import (
 
 // Limits of a report.
 const (
+	maxReport    = 256 << 10 // bytes, encoded: two of them can make a Sequence
 	maxSequences = 4096
 	maxCounts    = 128
 )
 
-// ReportToWire converts a report.
-func ReportToWire(r *telemetry.NodeReport) *Report {
+// EncodeReport encodes a report, with as many of its first sequences as
+// receivers take.
+func EncodeReport(r *telemetry.NodeReport) ([]byte, error) {
+	p := reportToWire(r)
+	for {
+		b, err := proto.Marshal(p)
+		if err != nil {
+			return nil, fmt.Errorf("encode a report: %w", err)
+		}
+		if len(b) <= maxReport || len(p.Sequences) == 0 {
+			return b, nil
+		}
+		p.Sequences = p.Sequences[:len(p.Sequences)/2]
+	}
+}
+
+// DecodeReport reads a report and checks every field of it.
+func DecodeReport(b []byte) (telemetry.NodeReport, error) {
+	if len(b) > maxReport {
+		return telemetry.NodeReport{}, fmt.Errorf("report of %d bytes: at most %d are taken", len(b), maxReport)
+	}
+	var p Report
+	if err := proto.Unmarshal(b, &p); err != nil {
+		return telemetry.NodeReport{}, fmt.Errorf("decode a report: %w", err)
+	}
+	return reportFromWire(&p)
+}
+
+func reportToWire(r *telemetry.NodeReport) *Report {
 	p := &Report{
 		Now: timeToWire(r.At), StartedAt: timeToWire(r.StartedAt), BufferBytes: uint64(max(r.BufferBytes, 0)), BufferBudget: uint64(max(r.BufferBudget, 0)),
 		Oldest: timeToWire(r.Oldest), Counts: r.Counts, Pressure: uint32(min(max(r.Pressure, 0), 1) * 1000),
@@ -31,8 +60,7 @@ func ReportToWire(r *telemetry.NodeReport) *Report {
 	return p
 }
 
-// ReportFromWire converts and checks a report.
-func ReportFromWire(p *Report) (telemetry.NodeReport, error) {
+func reportFromWire(p *Report) (telemetry.NodeReport, error) {
 	const most = 1 << 62
 	r := telemetry.NodeReport{
 		At: timeFromWire(p.GetNow()), StartedAt: timeFromWire(p.GetStartedAt()), Oldest: timeFromWire(p.GetOldest()),
