@@ -125,10 +125,12 @@ func nearest(dir string) string {
 	}
 }
 
-// How much of a file system must stay free for others.
+// How much of a file system must stay free for others, as the buffer has it
+// where buffer.floor does not say it.
 const (
 	floorShare = 20 // a twentieth, 5 %
 	floorLeast = 512 << 20
+	floorMost  = 4 // a quarter, of a small one
 )
 
 // disk looks at room, kind and speed of the file system of the buffer.
@@ -148,7 +150,10 @@ func (x *examination) room(st *unix.Statfs_t) {
 	const check = "disk space"
 	block := uint64(st.Bsize)                                    //nolint:gosec // a block's size is positive
 	size, free := int64(st.Blocks*block), int64(st.Bavail*block) //nolint:gosec // no disk has 8 EiB
-	floor := max(size/floorShare, floorLeast)
+	floor := int64(x.cfg.Buffer.Floor)
+	if floor == 0 {
+		floor = min(max(size/floorShare, floorLeast), size/floorMost)
+	}
 	budget := int64(x.cfg.Buffer.Budget)
 	used := int64(0)
 	if x.running != nil {

@@ -225,6 +225,27 @@ func TestTheDoctorJudgesDisks(t *testing.T) {
 	}
 }
 
+// What the doctor says of the room is what the buffer will do.
+func TestTheDoctorKnowsTheBuffersFloor(t *testing.T) {
+	small := unix.Statfs_t{Bsize: 4096, Blocks: 64 << 20 / 4096, Bavail: 48 << 20 / 4096}
+	large := unix.Statfs_t{Bsize: 4096, Blocks: 1 << 24, Bavail: 1 << 23}
+	for text, c := range map[string]struct {
+		floor config.Size
+		level health.Level
+		st    unix.Statfs_t
+	}{
+		"16MiB are left to others; the buffer has 0B of its 1GiB: only 32MiB more": {0, health.Warn, small},
+		"20MiB are left to others": {20 << 20, health.Warn, small},
+		"40GiB are left to others; the buffer has 0B of its 1GiB: nothing more": {40 << 30, health.Fail, large},
+	} {
+		cfg := Default()
+		cfg.Buffer.Floor = c.floor
+		x := &examination{cfg: &cfg}
+		x.room(&c.st)
+		wantFinding(t, x.findings, c.level, "disk space", text)
+	}
+}
+
 func TestTheTableIsForPeople(t *testing.T) {
 	findings := []health.Finding{
 		{Level: health.OK, Check: "a", Detail: "well", Mend: "not said"},
