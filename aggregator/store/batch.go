@@ -141,7 +141,8 @@ func (b *batch) judge() {
 	}
 }
 
-// count is the ledger's entry for the records of one frame.
+// count is the ledger's entry for the last records of one frame. Those of kinds
+// that this release does not know are the very last.
 func (m *mark) count(f *frame.Received, records int64) {
 	switch {
 	case f.Quarantine != "":
@@ -149,8 +150,9 @@ func (m *mark) count(f *frame.Received, records int64) {
 	case f.Tombstone:
 		m.lost += records
 	default:
-		m.visible += records - int64(f.Unknown)
-		m.quarantined += int64(f.Unknown)
+		unknown := min(int64(f.Unknown), records)
+		m.visible += records - unknown
+		m.quarantined += unknown
 	}
 }
 

@@ -82,7 +82,7 @@ func (s *Store) Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.
 		}
 	}
 	err = s.inScope(ctx, what, scope, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `select epoch, lane, seq, base, visible, quarantined, lost from ingest_mark where org = $1 and node = $2`, string(scope.Org), string(id))
+		rows, err := conn.Query(ctx, `select epoch, lane, seq, base + seq - counted, visible, quarantined, lost from ingest_mark where org = $1 and node = $2`, string(scope.Org), string(id))
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -125,6 +126,53 @@ func TestALedgerGoesOnAfterANewEnrolment(t *testing.T) {
 	}
 }
 
+// An aggregator of the release before, which runs beside this one while it is
+// replaced, advances marks and counts nothing.
+func TestALedgerGoesOnBesideAnOlderAggregator(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	node := enrolled(t, db, s, "org_a")
+	balanced := func(when string, base, visible uint64) {
+		t.Helper()
+		if l, err := s.Ledger(t.Context(), scope, node); err != nil || !l.Balanced || l.Totals.Base != base || l.Totals.Visible != visible {
+			t.Errorf("%s: %+v %v", when, l, err)
+		}
+	}
+	sp := newSpool(scope, node, 9)
+	sql(t, db, "insert into theazo.ingest_mark (org, node, epoch, lane, seq) values ('org_a', '"+string(node)+"', 9, 0, 10)")
+	sp.next[telemetry.LaneLogs] = 11
+	balanced("made by the older one", 10, 0)
+	mustCommit(t, s, sp.numbered(t, "agt_a", 10, 5, time.Now()))
+	balanced("continued by this one", 10, 5)
+	sql(t, db, "update theazo.ingest_mark set seq = 18")
+	sp.next[telemetry.LaneLogs] = 19
+	balanced("continued by the older one", 13, 5)
+	mustCommit(t, s, sp.numbered(t, "agt_a", 18, 2, time.Now()))
+	balanced("and again by this one", 13, 7)
+}
+
+// A frame may begin with records that are known: its last ones count.
+func TestALedgerCountsTheEndOfAFrameThatOverlaps(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	node := enrolled(t, db, s, "org_a")
+	sp := newSpool(scope, node, 9)
+	gap := telemetry.Gap{Reason: telemetry.GapRotated, Count: telemetry.GapUnknownCount}
+	mustCommit(t, s, sp.records(nil, []telemetry.Gap{gap, gap, gap, gap}))
+	sp.next[telemetry.LaneEvents] = 1
+	newer := sp.frame(telemetry.LaneEvents, 5)
+	newer.Gaps, newer.Unknown = []telemetry.Gap{gap, gap}, 3
+	mustCommit(t, s, newer)
+	l, err := s.Ledger(t.Context(), scope, node)
+	if err != nil || !l.Balanced || l.Totals.Visible != 4 || l.Totals.Quarantined != 1 {
+		t.Fatalf("%+v %v", l, err)
+	}
+}
+
 func TestRecordsOfEveryKindAreStored(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
@@ -210,5 +258,35 @@ func TestEventsOfAnAgentPageInOrder(t *testing.T) {
 	}
 	if !slices.Equal(read, []string{"e", "d", "c", "b", "a"}) {
 		t.Errorf("the pages hold %s", read)
+	}
+}
+
+// Last words are large: a page ends early rather than take much memory.
+func TestEventsWithLastWordsPageBySize(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	const all = 50
+	words := &telemetry.LastWords{Stdout: strings.Repeat("x", telemetry.MaxTail), Stderr: strings.Repeat("y", telemetry.MaxTail)}
+	var events []telemetry.Event
+	for i := range all {
+		events = append(events, telemetry.Event{Type: telemetry.SandboxExited, Timestamp: time.Unix(int64(i+1), 0), Origin: telemetry.Origin{Agent: "agt_a"}, LastWords: words})
+	}
+	mustCommit(t, s, newSpool(scope, "nod_1", 1).records(events, nil))
+	read, pages := 0, 0
+	for l := (telemetry.Listing{Limit: all}); ; pages++ {
+		page, more, err := s.Events(t.Context(), scope, "agt_a", l)
+		if err != nil || len(page) == 0 || len(page)*2*telemetry.MaxTail > 5<<20 {
+			t.Fatalf("%d events on a page: %v", len(page), err)
+		}
+		if read += len(page); !more {
+			break
+		}
+		last := page[len(page)-1]
+		l.After = &telemetry.ListingKey{CreatedAt: last.Timestamp, ID: last.Place}
+	}
+	if read != all || pages == 0 {
+		t.Errorf("%d events on %d pages and one", read, pages)
 	}
 }

@@ -45,15 +45,15 @@ func (b *batch) queueMarks(q *pgx.Batch) {
 }
 
 const updateMarks = `update ingest_mark m
-set seq = u.seq, visible = m.visible + u.visible, quarantined = m.quarantined + u.quarantined, lost = m.lost + u.lost
+set seq = u.seq, counted = u.seq, base = m.base + m.seq - m.counted, visible = m.visible + u.visible, quarantined = m.quarantined + u.quarantined, lost = m.lost + u.lost
 from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
   u (org, node, epoch, lane, seq, visible, quarantined, lost)
 where m.org = u.org and m.node = u.node and m.epoch = u.epoch and m.lane = u.lane`
 
 // A mark that another aggregator makes at the same time is a unique violation,
 // which starts the commit again: "on conflict" would hide whose records won.
-const insertMarks = `insert into ingest_mark (org, node, epoch, lane, seq, visible, quarantined, lost, base)
-select org, node, epoch, lane, seq, visible, quarantined, lost, base
+const insertMarks = `insert into ingest_mark (org, node, epoch, lane, seq, counted, visible, quarantined, lost, base)
+select org, node, epoch, lane, seq, seq, visible, quarantined, lost, base
 from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])
   u (org, node, epoch, lane, seq, visible, quarantined, lost, base)
 order by org, node, epoch, lane`

@@ -32,7 +32,7 @@ type Sequence struct {
 //
 // Assigned is the node's word, the others are counted by the aggregator in the
 // transaction that committed the records. Base was committed before this node
-// had the sequence (it enrolled anew), or before ledgers were kept.
+// had the sequence (it enrolled anew), or by an aggregator that keeps no ledger.
 type LedgerEntry struct {
 	Epoch       string `json:"epoch,omitempty"` // 16 hex digits
 	Lane        string `json:"lane,omitempty"`

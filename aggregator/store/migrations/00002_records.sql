@@ -3,6 +3,19 @@
 
 -- +goose Up
 
+-- What became of the sequences up to counted: counted = base + visible +
+-- quarantined + lost. base is what was committed before this row was counted;
+-- what lies between counted and seq was committed by an aggregator that does not
+-- count, before this migration or beside it, and goes to base with the next
+-- commit. (First of all tables, as in every commit: or each would wait for the
+-- other.)
+alter table ingest_mark
+  add column counted bigint not null default 0,
+  add column base bigint not null default 0,
+  add column visible bigint not null default 0,
+  add column quarantined bigint not null default 0,
+  add column lost bigint not null default 0;
+
 -- JSON objects of nodes are text: what a node wrote is kept as it is, and no
 -- escape or number in it can make the database refuse a whole commit.
 alter table event
@@ -122,16 +135,10 @@ grant select, delete on span, model_call, metric_point to agg_maint;
 
 -- Ledger ---------------------------------------------------------------------
 
--- What became of the sequences up to seq: seq = base + visible + quarantined +
--- lost. base is what was committed before this row was counted.
-alter table ingest_mark
-  add column base bigint not null default 0,
-  add column visible bigint not null default 0,
-  add column quarantined bigint not null default 0,
-  add column lost bigint not null default 0;
-update ingest_mark set base = seq;
-
-create policy api on ingest_mark to agg_api using (org = current_setting('app.org'));
+-- Marks have no environment. It is read all the same, because a finished
+-- transaction leaves empty settings behind: an empty number is an error, an empty
+-- organisation would be "none".
+create policy api on ingest_mark to agg_api using (org = current_setting('app.org') || repeat('', current_setting('app.env')::int));
 grant select on ingest_mark to agg_api;
 
 -- The last report of each node, as JSON (telemetry.NodeReport).
