@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/theazo/observability/shared/frame"
 	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/telemetry"
+	"github.com/theazo/observability/shared/wire"
 )
 
 type slowCommitter struct {
@@ -337,5 +339,37 @@ func TestAPanicWhileReadingAFrameCostsThatFrameOnly(t *testing.T) {
 	var nothing []int
 	if unknown := guarded(r, func() (int, error) { return nothing[7], nil }); unknown != 0 || r.Segment != nil || !strings.Contains(r.Quarantine, "index out of range") {
 		t.Fatalf("%d %q", unknown, r.Quarantine)
+	}
+}
+
+// What is accounted for a frame of records covers what it takes, however many
+// small parts its records have.
+func TestRecordsOfManyPartsCountAsTheMemoryTheyTake(t *testing.T) {
+	at := time.Unix(1, 0).UTC()
+	span := telemetry.Span{Trace: "t", ID: "s", Start: at, Origin: telemetry.Origin{Agent: "a"}}
+	span.Events = slices.Repeat([]telemetry.SpanEvent{{Name: "e"}}, telemetry.MaxSpanEvents)
+	point := telemetry.MetricPoint{Name: "m", Timestamp: at, Origin: telemetry.Origin{Agent: "a"}, Histogram: &telemetry.Histogram{}}
+	point.Histogram.Exponential = &telemetry.Exponential{Positive: make([]uint64, telemetry.MaxMetricBuckets), Negative: make([]uint64, telemetry.MaxMetricBuckets)}
+	for name, records := range map[string]telemetry.Records{
+		"events": {Spans: slices.Repeat([]telemetry.Span{span}, 500)}, "buckets": {Metrics: slices.Repeat([]telemetry.MetricPoint{point}, 500)},
+	} {
+		body, err := wire.EncodeRecords(&records)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		r := &frame.Received{Frame: frame.Frame{Body: body, Header: frame.Header{Lane: telemetry.LaneEvents, Count: 500}}}
+		check(r)
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if r.Quarantine != "" {
+			t.Fatal(name, r.Quarantine)
+		}
+		if took := int64(after.HeapAlloc) - int64(before.HeapAlloc); took > decodedSize(r)+1<<20 {
+			t.Errorf("%s: %d bytes of a body take %d in memory and count as %d", name, len(body), took, decodedSize(r))
+		}
+		runtime.KeepAlive(r)
 	}
 }

@@ -44,6 +44,8 @@ const (
 	frameOverhead  = 1 << 10
 	originOverhead = 128
 	recordOverhead = 1 << 10
+	partOverhead   = 128 // of a span's event or link
+	bucketOverhead = 8   // of a histogram
 )
 
 type bidi = grpc.BidiStreamingServer[wire.StreamRequest, wire.StreamResponse]
@@ -377,6 +379,17 @@ func decodingCost(r *frame.Received) float64 {
 // decodedSize is about what a checked frame holds beside its bytes.
 func decodedSize(r *frame.Received) int64 {
 	n := int64(r.Len()) * recordOverhead
+	for i := range r.Spans {
+		n += int64(len(r.Spans[i].Events)+len(r.Spans[i].Links)) * partOverhead
+	}
+	for i := range r.Metrics {
+		if h := r.Metrics[i].Histogram; h != nil {
+			n += int64(len(h.Bounds)+len(h.Counts)) * bucketOverhead
+			if e := h.Exponential; e != nil {
+				n += int64(len(e.Positive)+len(e.Negative)) * bucketOverhead
+			}
+		}
+	}
 	if r.Segment != nil {
 		n += int64(len(r.Segment.Origins)) * originOverhead
 	}
