@@ -252,7 +252,9 @@ func (c *execConn) output(j *joiner, payload []byte) {
 	case known > 0:
 		d.Bytes = d.Bytes[known:]
 	case known < 0:
-		c.missing(j, -known, d.At)
+		if c.missing(j, -known, d.At); c.failed {
+			return
+		}
 	}
 	before := len(c.batch.Lines)
 	c.batch.Lines = j.add(c.batch.Lines, d.At, d.Bytes)
@@ -262,8 +264,14 @@ func (c *execConn) output(j *joiner, payload []byte) {
 	c.bytes += len(d.Bytes)
 }
 
-// missing tells of bytes that the sender had to drop.
+// missing tells of bytes that the sender had to drop. Gaps go ahead of lines and
+// are the last that a full buffer gives up: a sender of nothing else, which
+// costs it a few bytes for each, is held to the sandbox's rate.
 func (c *execConn) missing(j *joiner, n int64, until time.Time) {
+	if !c.run.afford(c.target) {
+		c.failed = true // it comes back later
+		return
+	}
 	c.flushStream(j)
 	// What comes after a gap must not be queued before it: lines come first in a batch.
 	c.batch.Gaps = append(c.batch.Gaps, telemetry.Gap{
@@ -311,6 +319,9 @@ func (c *execConn) exit(payload []byte) {
 		if missing := length - c.streams[i].next(); missing > 0 && length <= 1<<62 {
 			c.missing(&c.streams[i], missing, e.EndedAt)
 		}
+	}
+	if c.failed {
+		return
 	}
 	c.flushPartial()
 	code := e.Code

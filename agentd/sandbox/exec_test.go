@@ -135,6 +135,43 @@ func TestAnExecSessionsBytesAreAllThere(t *testing.T) {
 	}
 }
 
+// Gaps go ahead of everybody's lines: a sandbox cannot make them faster than its
+// rate, whatever offsets it names, and what it said before counts all the same.
+func TestAnExecSessionOfGapsIsHeldToTheRate(t *testing.T) {
+	sink := newKeeper()
+	key, to := Key{1}, target("agt_1", "ses_1")
+	e := start(t, Config{Key: key, Quota: Quota{Records: 2}}, sink)
+	token, err := key.Token(to, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello := execstream.Hello{ID: "x1", StartedAt: time.Now()}
+	body := execstream.AppendFrame([]byte(execstream.Magic), execstream.TypeHello, hello.AppendJSON(nil))
+	for i := range int64(2000) {
+		body = execstream.AppendData(body, execstream.TypeStdout, 10*(i+1), time.Now(), []byte("a\n"))
+	}
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, e.url+"/t/"+token+execstream.Path, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, answer.Body) // until it hangs up
+	_ = answer.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	all := sink.all()
+	if n := len(all.Gaps); n < 2*burstSeconds || n > 1000 || len(all.Lines) != n {
+		t.Errorf("%d gaps and %d lines", n, len(all.Lines))
+	}
+	for i, g := range all.Gaps {
+		if i == 0 && g.Bytes != 10 || i > 0 && g.Bytes != 8 {
+			t.Fatalf("gap %d of %d bytes", i, g.Bytes)
+		}
+	}
+}
+
 func TestASessionGoesOnOverRestartsAndKills(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -25,10 +25,6 @@ const (
 	maxDepth = 32
 )
 
-// Largest window that a zstd stream may ask for: what its encoders use by
-// default.
-const maxWindow = 8 << 20
-
 // Errors of a body that have a status of their own.
 var (
 	errTooLarge = errors.New("body is too large")
@@ -160,31 +156,25 @@ func readBody(w http.ResponseWriter, r *http.Request, encoding string) ([]byte, 
 // decompress undoes a content encoding; what becomes larger than maxBody is
 // refused before it is there.
 func decompress(encoding string, b []byte) ([]byte, error) {
-	var from io.Reader
+	var out []byte
+	var err error
 	switch encoding {
 	case "gzip", "x-gzip":
-		z, err := gzip.NewReader(bytes.NewReader(b))
-		if err != nil {
+		var z *gzip.Reader
+		if z, err = gzip.NewReader(bytes.NewReader(b)); err != nil {
 			return nil, telemetry.Failf(telemetry.InvalidRequest, "The body is not gzip, as its Content-Encoding says.")
 		}
-		from = z
-	case "zstd":
-		z, err := zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxMemory(maxWindow), zstd.WithDecoderMaxWindow(maxWindow))
-		if err != nil {
-			return nil, fmt.Errorf("zstd decoder: %w", err)
-		}
-		defer z.Close()
-		from = z
+		out, err = io.ReadAll(io.LimitReader(z, maxBody+1))
+	case "zstd": // without the window that a stream asks for, which is not accounted
+		out, err = inflate(b, maxBody)
 	default:
 		return nil, &telemetry.Failure{Code: telemetry.InvalidRequest, Message: "The Content-Encoding is none of gzip, zstd, identity.", Cause: errEncoding}
 	}
-	out, err := io.ReadAll(io.LimitReader(from, maxBody+1))
-	if err != nil {
-		return nil, telemetry.Failf(telemetry.InvalidRequest, "The body is not sound %s, or needs more memory than it may.", encoding)
-	}
-	if len(out) > maxBody {
+	switch {
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded) || err == nil && len(out) > maxBody:
 		return nil, tooLarge(maxBody)
+	case err != nil:
+		return nil, telemetry.Failf(telemetry.InvalidRequest, "The body is not sound %s, or becomes larger than %d bytes.", encoding, maxBody)
 	}
 	return out, nil
 }

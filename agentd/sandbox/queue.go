@@ -120,6 +120,22 @@ func (q *queues) offer(t source.Target, b *source.Batch) error {
 	return nil
 }
 
+// afford takes one record that is not queued here from a sandbox's rate, and
+// reports whether there was room for it.
+func (q *queues) afford(t source.Target) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	one := q.queue(t)
+	now := time.Now()
+	one.last = now
+	if one.records.wait(now, 1) > 0 {
+		q.metrics.refused.WithLabelValues("quota").Inc()
+		return false
+	}
+	one.records.take(1)
+	return true
+}
+
 func (q *queues) no(code telemetry.Code, reason string, after time.Duration, message string) error {
 	q.metrics.refused.WithLabelValues(reason).Inc()
 	return &telemetry.Failure{Code: code, Message: message, RetryAfter: after}
