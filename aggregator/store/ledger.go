@@ -70,11 +70,11 @@ func (s *Store) Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.
 	if err != nil {
 		return l, err
 	}
-	reported := map[markKey]uint64{}
+	reported := map[markKey]telemetry.Sequence{}
 	if l.Report != nil {
 		for _, q := range l.Report.Sequences {
 			if q.Org == scope.Org {
-				reported[markKey{org: q.Org, node: id, epoch: q.Epoch, lane: q.Lane}] = q.Assigned
+				reported[markKey{org: q.Org, node: id, epoch: q.Epoch, lane: q.Lane}] = q
 			}
 		}
 		if !own {
@@ -99,8 +99,9 @@ func (s *Store) Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.
 	if err != nil {
 		return l, err
 	}
-	for k, assigned := range reported { // nothing of it has arrived yet
-		l.Entries = append(l.Entries, ledgerEntry(k, assigned, 0, 0, 0, 0, 0))
+	for k, q := range reported { // nothing of it has arrived yet, or under the node's earlier name
+		q.Acknowledged = 0
+		l.Entries = append(l.Entries, ledgerEntry(k, q, 0, 0, 0, 0, 0))
 	}
 	sumUp(&l)
 	return l, nil
@@ -128,14 +129,15 @@ func (s *Store) readReport(ctx context.Context, what string, scope telemetry.Sco
 }
 
 // ledgerEntry holds what the node says against what was counted here. What a
-// node has not reported yet is what has arrived of it.
-func ledgerEntry(k markKey, assigned, seq, base uint64, visible, quarantined, lost int64) telemetry.LedgerEntry {
+// node has not reported yet is what has arrived of it. The report is older than
+// the counts: what it takes for acknowledged is among them, or lost.
+func ledgerEntry(k markKey, node telemetry.Sequence, seq, base uint64, visible, quarantined, lost int64) telemetry.LedgerEntry {
 	e := telemetry.LedgerEntry{
-		Epoch: fmt.Sprintf("%016x", k.epoch), Lane: k.lane.String(), Assigned: max(assigned, seq), Base: base,
+		Epoch: fmt.Sprintf("%016x", k.epoch), Lane: k.lane.String(), Assigned: max(node.Assigned, seq), Base: base,
 		Visible: uint64(max(visible, 0)), Quarantined: uint64(max(quarantined, 0)), Lost: uint64(max(lost, 0)),
 	}
 	e.InFlight = e.Assigned - seq
-	e.Balanced = e.Assigned == e.Base+e.Visible+e.Quarantined+e.Lost+e.InFlight
+	e.Balanced = e.Assigned == e.Base+e.Visible+e.Quarantined+e.Lost+e.InFlight && node.Acknowledged <= seq
 	return e
 }
 

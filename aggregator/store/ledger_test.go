@@ -153,6 +153,26 @@ func TestALedgerGoesOnBesideAnOlderAggregator(t *testing.T) {
 	balanced("and again by this one", 13, 7)
 }
 
+// After a restore of the database a node may believe that records are safe
+// which are not there: it does not send them again by itself.
+func TestALedgerMissesWhatANodeTakesForAcknowledged(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	node := enrolled(t, db, s, "org_a")
+	mustCommit(t, s, newSpool(scope, node, 9).numbered(t, "agt_a", 0, 10, time.Now()))
+	for acknowledged, balanced := range map[uint64]bool{10: true, 12: false} {
+		s.Reported(node, time.Now(), &telemetry.NodeReport{Sequences: []telemetry.Sequence{{Org: "org_a", Epoch: 9, Lane: telemetry.LaneLogs, Assigned: 15, Acknowledged: acknowledged}}})
+		if err := s.FlushReports(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if l, err := s.Ledger(t.Context(), scope, node); err != nil || l.Balanced != balanced || l.Totals.Assigned != 15 {
+			t.Errorf("%d acknowledged: %+v %v", acknowledged, l, err)
+		}
+	}
+}
+
 // A frame may begin with records that are known: its last ones count.
 func TestALedgerCountsTheEndOfAFrameThatOverlaps(t *testing.T) {
 	t.Parallel()

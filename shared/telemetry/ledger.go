@@ -30,9 +30,10 @@ type Sequence struct {
 //
 //	Assigned = Base + Visible + Quarantined + Lost + InFlight
 //
-// Assigned is the node's word, the others are counted by the aggregator in the
-// transaction that committed the records. Base was committed before this node
-// had the sequence (it enrolled anew), or by an aggregator that keeps no ledger.
+// and the node takes nothing for acknowledged that is not here. Assigned is the
+// node's word, the others are counted by the aggregator in the transaction that
+// committed the records. Base was committed before this node had the sequence
+// (it enrolled anew), or by an aggregator that keeps no ledger.
 type LedgerEntry struct {
 	Epoch       string `json:"epoch,omitempty"` // 16 hex digits
 	Lane        string `json:"lane,omitempty"`
