@@ -1,6 +1,7 @@
 package test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -58,5 +59,29 @@ func awaitReport(t *testing.T, c *stack.Client, id telemetry.NodeID, after time.
 			t.Fatalf("node %s has not reported an empty buffer in %s: %+v", id, stack.Patience, l)
 		case <-time.After(200 * time.Millisecond):
 		}
+	}
+}
+
+// A canary flies from a node to the database, and everybody can see how long
+// that took.
+func TestTheCanaryIsSeenAtBothEnds(t *testing.T) {
+	dir := directory(t)
+	a := aggregator(t, dir)
+	tenant := must(a.NewTenant(t.Context(), "canary"))(t)
+	g := agent(t, dir, "node", tenant.Org, []string{"AGENTD_DOCKER_ENABLED=false", "AGENTD_CANARY_INTERVAL=1s"}, a)
+	c := a.Client(tenant)
+	var nodes struct {
+		Data []telemetry.Node `json:"data"`
+	}
+	if err := c.Get(t.Context(), "/v1/nodes", &nodes); err != nil || len(nodes.Data) != 1 {
+		t.Fatal(nodes, err)
+	}
+	awaitSome(t, c, "agentId", "agt_agentd."+string(nodes.Data[0].ID))
+	l := awaitReport(t, c, nodes.Data[0].ID, time.Now())
+	if l.Report == nil || l.Report.CanaryLag <= 0 {
+		t.Errorf("the report tells of no canary: %+v", l.Report)
+	}
+	if s := must(g.Status(t.Context()))(t); !strings.Contains(s, `"canaryLagNanos"`) {
+		t.Errorf("agentd status tells of no canary: %s", s)
 	}
 }

@@ -89,7 +89,8 @@ func agent(t *testing.T, dir, name, org string, env []string, to ...*stack.Aggre
 	}
 	g := &stack.Agent{
 		Bin: bin, Dir: filepath.Join(dir, name), Aggregator: to, Token: must(to[0].Command(t.Context(), args...))(t),
-		Env: append([]string{"AGENTD_NODE_NAME=" + name}, env...),
+		// Tests count lines: no canary among them.
+		Env: append([]string{"AGENTD_NODE_NAME=" + name, "AGENTD_CANARY_INTERVAL=0s"}, env...),
 	}
 	if err := g.Start(); err != nil {
 		t.Fatal(err)

@@ -129,11 +129,11 @@ func TestFaultAThrottledOrganisationDelaysNoOther(t *testing.T) {
 	checkNumbered(t, "the noisy organisation", must(a.Client(noisy).AllLogs(t.Context()))(t), noisyLines)
 }
 
-func awaitSome(t *testing.T, c *stack.Client) {
+func awaitSome(t *testing.T, c *stack.Client, params ...string) {
 	t.Helper()
 	limit := time.After(stack.Patience)
 	for {
-		if page, err := c.Logs(t.Context(), "limit", "1"); err == nil && page.Total > 0 {
+		if page, err := c.Logs(t.Context(), append([]string{"limit", "1"}, params...)...); err == nil && page.Total > 0 {
 			return
 		}
 		select {
