@@ -42,12 +42,12 @@ func (c *control) compare(ctx context.Context, blind bool) error {
 			c.adopt(ctx, l.ID)
 		case r.differs(l.State) || blind || r.unasked:
 			r.unasked = false
-			c.suspects[l.ID] = true
+			c.suspect(l.ID)
 		}
 	}
 	for _, id := range before {
 		if r := c.runs[id]; r != nil && !present[id] && r.Destroyed.IsZero() {
-			c.suspects[id] = true
+			c.suspect(id)
 		}
 	}
 	c.all.unbar(func(id string) bool { return !present[id] && !directories[id] })
@@ -106,11 +106,31 @@ func (c *control) adopt(ctx context.Context, id string) {
 	c.catchUp(r, d)
 }
 
-// confirm looks again at what differed.
+// suspect has a container looked at when its event has had time to come.
+func (c *control) suspect(id string) {
+	if _, ok := c.suspects[id]; !ok {
+		c.suspects[id] = time.Now().Add(confirmAfter)
+	}
+}
+
+// nextSuspect returns when the next suspect is looked at, whatever else comes
+// until then.
+func (c *control) nextSuspect() (at time.Time, ok bool) {
+	for _, due := range c.suspects {
+		if !ok || due.Before(at) {
+			at, ok = due, true
+		}
+	}
+	return at, ok
+}
+
+// confirm looks again at what may differ.
 func (c *control) confirm(ctx context.Context) {
-	suspects := c.suspects
-	c.suspects = map[string]bool{}
-	for id := range suspects {
+	for id, due := range c.suspects {
+		if time.Until(due) > 0 {
+			continue
+		}
+		delete(c.suspects, id)
 		r := c.runs[id]
 		if r == nil || !r.Destroyed.IsZero() || ctx.Err() != nil {
 			continue

@@ -16,16 +16,19 @@ import (
 	"github.com/theazo/observability/shared/telemetry"
 )
 
-// When control compares its view with the engine's.
+// When control compares its view with the engine's. An engine that has too little
+// CPU now and then loses an event for a listener who does listen (it gives up
+// after 100 ms, also when it was itself that had no time): what such an event
+// would have told must not wait for long.
 const (
-	resyncEvery  = 3 * time.Minute
+	resyncEvery  = time.Minute
 	confirmAfter = time.Second
 	askTimeout   = 20 * time.Second // of one question to the engine
 )
 
 // control decides what is known: it identifies sandboxes, turns the engine's
 // events into ours, and compares with the engine's list after every connection
-// and every few minutes. It alone owns runs. It never waits for the sink.
+// and every minute. It alone owns runs. It never waits for the sink.
 type control struct {
 	cfg     *Config
 	choose  selection
@@ -48,10 +51,11 @@ type control struct {
 
 	runs     map[string]*run
 	recent   recent
-	suspects map[string]bool // differ from the engine's list; looked at again
+	suspects map[string]time.Time // may differ from what was told, and when each is looked at
 
 	mu    sync.Mutex
 	names []string // found by the watcher
+	left  []string // whose directories went
 	wake  chan struct{}
 }
 
@@ -79,6 +83,22 @@ func (c *control) foundAs(name string, born bool) {
 	c.mu.Lock()
 	c.names = append(c.names, name)
 	c.mu.Unlock()
+	c.nudge()
+}
+
+// directoryGone takes a name that went from the containers' directory: its event
+// is on its way, or lost.
+func (c *control) directoryGone(dir, name string) {
+	if dir != c.root || !isContainerID(name) {
+		return
+	}
+	c.mu.Lock()
+	c.left = append(c.left, name)
+	c.mu.Unlock()
+	c.nudge()
+}
+
+func (c *control) nudge() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -106,8 +126,8 @@ func (c *control) run(ctx context.Context) error {
 			c.confirm(ctx)
 		}
 		c.mu.Lock()
-		names := c.names
-		c.names = nil
+		names, left := c.names, c.left
+		c.names, c.left = nil, nil
 		c.mu.Unlock()
 		for _, id := range names {
 			c.known(ctx, id, nil)
@@ -116,13 +136,18 @@ func (c *control) run(ctx context.Context) error {
 		for i := range queue {
 			c.event(ctx, &queue[i])
 		}
+		for _, id := range left {
+			if r := c.runs[id]; r != nil && r.Destroyed.IsZero() {
+				c.suspect(id)
+			}
+		}
 		if compare && ctx.Err() == nil {
 			if err := c.compare(ctx, blind); err != nil && ctx.Err() == nil {
 				c.log.Debug("cannot compare with the engine's list; the next connection does", "error", err)
 			}
 		}
-		if len(c.suspects) > 0 {
-			confirm.Reset(confirmAfter)
+		if at, ok := c.nextSuspect(); ok {
+			confirm.Reset(time.Until(at))
 		}
 		c.prune()
 	}
@@ -441,8 +466,5 @@ func (c *control) forget(id string) {
 // gone is called by the reader after a container's last batch.
 func (c *control) gone(id string) {
 	c.all.remove(id)
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.nudge()
 }

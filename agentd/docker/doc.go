@@ -70,8 +70,10 @@
 //   - Commands in a container (docker exec) are told with their exit code and
 //     duration; its health checks are counted, not told.
 //   - The engine's event stream is always drained: a slow reader would delay
-//     every call that other people make to their engine. Events that were
-//     missed are found by comparing with the engine's list and marked inferred.
+//     every call that other people make to their engine. A busy engine loses an
+//     event now and then all the same. What was missed is found by comparing with
+//     the engine's list once a minute, and a removal by its directory that is gone;
+//     it is marked inferred.
 //   - The engine may be absent, stop and come back; the source says so once
 //     and goes on trying. Logs that were known before are read meanwhile.
 //   - ByAddress, ByPID and ByID name the container behind a caller of this node,

@@ -24,6 +24,8 @@ const linegen = "github.com/theazo/observability/test/cmd/linegen"
 // life is a source that reads an engine, in a test.
 type life struct {
 	src      *Source
+	host     string
+	began    time.Time
 	registry *prometheus.Registry
 	sink     *sourcetest.Sink
 	stop     func() []sourcetest.Record
@@ -50,7 +52,7 @@ func startVia(t *testing.T, host string, from []sourcetest.Record, via func(sour
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &life{src: src, registry: registry, sink: sourcetest.NewSink(from...)}
+	l := &life{src: src, host: host, began: time.Now(), registry: registry, sink: sourcetest.NewSink(from...)}
 	var to source.Sink = l.sink
 	if via != nil {
 		to = via(l.sink)
@@ -95,6 +97,7 @@ func (l *life) await(t *testing.T, what string, done func([]sourcetest.Record) b
 				t.Logf("%.12s %s %s %v inferred %v", e.Sandbox, e.Timestamp.Format(time.StampMicro), e.Type, e.Attributes, e.Inferred)
 			}
 		}
+		l.explain(t)
 		t.Fatalf("%s did not come", what)
 	}
 }

@@ -90,6 +90,20 @@ func (l *logFile) readAt(buf []byte, off int64) (int, error) {
 	return l.f.ReadAt(buf, off)
 }
 
+// available is readAt without the second call with which io.ReaderAt makes sure
+// of the end: a log is looked at again anyway. It returns 0 at the end.
+func (l *logFile) available(buf []byte, off int64) (int, error) {
+	if l.zip != nil {
+		return l.zip.readAt(buf, off)
+	}
+	for {
+		n, err := unix.Pread(int(l.f.Fd()), buf, off)
+		if !errors.Is(err, unix.EINTR) {
+			return max(n, 0), err
+		}
+	}
+}
+
 // fingerprint returns the hash of the file's first record, or nothing while
 // there is none. The record holds its time in nanoseconds, so that only the
 // pieces of one long line can be alike; among equals the inode decides.

@@ -96,10 +96,11 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, absen
 	c := &control{
 		cfg: &d.cfg, choose: d.choose, engine: e, log: d.log, metrics: d.metrics, root: root, local: info.Local,
 		all: all, reader: read, teller: tell, meter: use, drain: drain, told: progress, first: first, resume: resume,
-		runs: map[string]*run{}, suspects: map[string]bool{}, wake: make(chan struct{}, 1),
+		runs: map[string]*run{}, suspects: map[string]time.Time{}, wake: make(chan struct{}, 1),
 	}
 	c.follows = newFollows(ctx, group, c)
 	c.watch = newWatcher(d.log, c.found, read.push)
+	c.watch.gone = c.directoryGone
 	read.watch, read.gone = c.watch, c.gone
 	c.loadRuns()
 	defer d.closeAll(all, c.watch, read.kept)

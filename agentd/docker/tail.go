@@ -199,7 +199,7 @@ func (t *tail) next(b *block, limit *mark) (more bool, err error) {
 		} else if limit != nil && limit.file == f {
 			return false, nil
 		}
-		n, err := f.readAt(buf, t.off)
+		n, err := f.available(buf, t.off)
 		broken := err != nil && !errors.Is(err, io.EOF)
 		if broken && f.zip == nil {
 			return false, fmt.Errorf("read %s: %w", f.f.Name(), err)

@@ -31,6 +31,7 @@ type watcher struct {
 	f     *os.File // the instance of directories; nil: none was granted
 	idle  *os.File // the instance of idle logs
 	found func(dir, name string)
+	gone  func(dir, name string) // a directory; nil: nobody asks
 	wake  func(*sandbox)
 	quiet chan struct{} // one slot: the reader waits to be woken
 	woken []byte        // the reader's own, for events of idle
@@ -352,6 +353,8 @@ func (w *watcher) take(buf []byte, created map[*sandbox]bool) {
 			w.ended(e.wd)
 		case e.mask&unix.IN_CREATE != 0:
 			w.createdName(e.wd, e.name, created)
+		case e.mask&unix.IN_ISDIR != 0:
+			w.goneName(e.wd, e.name)
 		}
 	}
 }
@@ -362,6 +365,19 @@ func (w *watcher) ended(wd int32) {
 	defer w.mu.Unlock()
 	if d := w.dirs[wd]; d != nil {
 		w.forgetDir(d)
+	}
+}
+
+// goneName is told of a directory that was removed or moved away.
+func (w *watcher) goneName(wd int32, name string) {
+	w.mu.Lock()
+	path := ""
+	if d := w.dirs[wd]; d != nil {
+		path = d.path
+	}
+	w.mu.Unlock()
+	if path != "" && w.gone != nil {
+		w.gone(path, name)
 	}
 }
 
