@@ -246,21 +246,28 @@ func (q *queues) tidy(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		now := time.Now()
-		quiet := q.tidyOnce(now)
-		for _, b := range q.sessions.forget(now, quiet) {
-			_ = q.to.Emit(ctx, b) // it ends with ctx
-		}
-		if len(quiet) > 0 {
-			_ = q.to.Emit(ctx, &source.Batch{Positions: quiet}) // it ends with ctx
-		}
+		q.tidyOnce(ctx, time.Now())
 	}
 }
 
-func (q *queues) tidyOnce(now time.Time) source.Positions {
+func (q *queues) tidyOnce(ctx context.Context, now time.Time) {
+	quiet, held := q.quiet(now)
+	for _, b := range q.sessions.forget(now, quiet) {
+		_ = q.to.Emit(ctx, b) // it ends with ctx
+	}
+	var err error // the endpoint is stopping: drain says it then
+	if len(quiet) > 0 {
+		err = q.to.Emit(ctx, &source.Batch{Positions: quiet})
+	}
+	q.letGo(held, err == nil)
+}
+
+// quiet returns the positions of the sandboxes that have fallen quiet. Their
+// queues are held until letGo, so that what they say next comes behind these.
+func (q *queues) quiet(now time.Time) (quiet source.Positions, held []*queue) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	quiet := source.Positions{}
+	quiet = source.Positions{}
 	for t, one := range q.of {
 		if one.refused.Count > 0 && now.Sub(one.told) >= gapEvery {
 			q.tellGap(one, now)
@@ -269,15 +276,29 @@ func (q *queues) tidyOnce(now time.Time) source.Positions {
 			continue
 		}
 		if one.open {
-			one.open = false
+			one.open, one.working = false, true
 			quiet[openKey(t)] = forgotten
+			held = append(held, one)
+			continue
 		}
 		if now.Sub(one.last) >= forgetAfter && one.requests == 0 && one.refused.Count == 0 {
 			delete(q.of, t)
 		}
 	}
 	q.metrics.sandboxes.Set(float64(len(q.of)))
-	return quiet
+	return quiet, held
+}
+
+// letGo lets held queues go on; said tells whether their positions were taken.
+func (q *queues) letGo(held []*queue, said bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, one := range held {
+		one.open = !said
+		if one.working = len(one.pending) > 0; one.working {
+			q.workers.Go(func() { q.work(one) })
+		}
+	}
 }
 
 // tellGap queues the gap of what was refused; quotas are not for gaps.
