@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/theazo/observability/shared/telemetry"
+	"github.com/theazo/observability/test/proc"
 	"github.com/theazo/observability/test/stack"
 )
 
@@ -69,6 +70,9 @@ func TestTheCanaryIsSeenAtBothEnds(t *testing.T) {
 	a := aggregator(t, dir)
 	tenant := must(a.NewTenant(t.Context(), "canary"))(t)
 	g := agent(t, dir, "node", tenant.Org, []string{"AGENTD_DOCKER_ENABLED=false", "AGENTD_CANARY_INTERVAL=1s"}, a)
+	if err := proc.Poll(t.Context(), stack.Patience, g.Done(), func() error { _, err := g.Status(t.Context()); return err }); err != nil {
+		t.Fatal(err)
+	}
 	c := a.Client(tenant)
 	var nodes struct {
 		Data []telemetry.Node `json:"data"`
