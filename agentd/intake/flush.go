@@ -41,6 +41,7 @@ func (in *Intake) Run(ctx context.Context) error {
 // something arrives.
 func (in *Intake) round(ctx context.Context) (again time.Duration, err error) {
 	in.mu.Lock()
+	in.working = true
 	in.cut(false)
 	in.mu.Unlock()
 	if err := in.flush(ctx, &in.events, in.append); err != nil {
@@ -51,18 +52,28 @@ func (in *Intake) round(ctx context.Context) (again time.Duration, err error) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	sooner := func(wait time.Duration, some bool) {
-		if some && (again == 0 || wait < again) {
-			again = max(wait, 1)
+	in.working, in.looksAt = false, time.Time{}
+	if wait, some := in.soonest(); some {
+		again = max(wait, 1)
+		in.looksAt = time.Now().Add(again)
+	}
+	return again, nil
+}
+
+// soonest is after how long something is due, if anything is. Called under mu.
+func (in *Intake) soonest() (wait time.Duration, some bool) {
+	sooner := func(w time.Duration, is bool) {
+		if is && (!some || w < wait) {
+			wait, some = w, true
 		}
 	}
 	sooner(in.events.due(in.cfg.MaxDelay))
 	sooner(in.logs.due(in.delay()))
 	for _, due := range []func() (time.Time, bool){in.holds.due, in.fair.sampledDue} {
-		at, some := due()
-		sooner(time.Until(at), some)
+		at, is := due()
+		sooner(time.Until(at), is)
 	}
-	return again, nil
+	return wait, some
 }
 
 // cut takes what is due, or all, out of the lanes. Records go before lines that
@@ -83,7 +94,7 @@ func (in *Intake) cut(all bool) {
 // gather is how long lines that come after a pause wait for those that were
 // written at the same time: a source hands over its streams one by one, and
 // every cut costs a flush of the disk.
-const gather = time.Millisecond
+const gather = 4 * time.Millisecond
 
 // due says whether there is something to cut, and how long that should wait
 // for more: hardly at all where the last cut is so long ago, which is how a

@@ -104,6 +104,8 @@ type Intake struct {
 	overtake     context.CancelCauseFunc // ends the lines' waiting, for records that do not
 	changed      chan struct{}           // closed and replaced when Emit should look again
 	arrived      chan struct{}           // has room for one: something is to be cut
+	working      bool                    // Run is in a round
+	looksAt      time.Time               // when Run looks again; zero: when something arrives
 	parse        parser                  // under mu
 	warned       map[string]struct{}
 	holds        holds
@@ -205,8 +207,21 @@ func (in *Intake) emit(ctx context.Context, prefix string, b *source.Batch) erro
 	if to == &in.events && in.overtake != nil && len(to.collecting.order) > 0 {
 		in.overtake(errOvertaken)
 	}
-	in.notify()
+	in.plan()
 	return nil
+}
+
+// plan wakes Run where it would look too late: not for every batch of a round
+// of sources, each of which would cost it a turn of the processor. Called under mu.
+func (in *Intake) plan() {
+	if in.working {
+		return // it plans anew when it is done
+	}
+	wait, some := in.soonest()
+	if at := time.Now().Add(wait); some && (in.looksAt.IsZero() || at.Before(in.looksAt)) {
+		in.looksAt = at
+		in.notify()
+	}
 }
 
 // laneFor chooses the lane of a batch. Records without lines go ahead of lines
