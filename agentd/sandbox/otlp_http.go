@@ -130,7 +130,8 @@ func respond(w http.ResponseWriter, status int, f otlp.Format, body []byte) {
 		contentType = "application/json"
 	}
 	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the client has gone: nothing to do
+	_, _ = w.Write(body) //nolint:gosec // no page: its type is one of two, with nosniff; a client that has gone needs nothing
 }

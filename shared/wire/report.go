@@ -26,10 +26,11 @@ func EncodeReport(r *telemetry.NodeReport) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("encode a report: %w", err)
 		}
-		if len(b) <= maxReport || len(p.Sequences) == 0 {
+		n := len(p.GetSequences())
+		if len(b) <= maxReport || n == 0 {
 			return b, nil
 		}
-		p.Sequences = p.Sequences[:len(p.Sequences)/2]
+		p.Sequences = p.GetSequences()[:n/2]
 	}
 }
 
