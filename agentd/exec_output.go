@@ -139,7 +139,8 @@ func (c *Command) collect(ctx context.Context, o *output, t source.Target, to so
 type lineReader struct {
 	stream  telemetry.Stream
 	partial []byte
-	skip    bool // the rest of an overlong line is being dropped
+	length  int64 // of the line so far, what is dropped of it included
+	skip    bool  // the rest of an overlong line is being dropped
 	lines   []source.Line
 }
 
@@ -157,6 +158,7 @@ func (r *lineReader) write(b []byte, at time.Time) {
 }
 
 func (r *lineReader) add(b []byte) {
+	r.length += int64(len(b))
 	if room := telemetry.MaxMessage - len(r.partial); len(b) > room {
 		b = b[:room]
 		r.skip = true
@@ -176,8 +178,12 @@ func (r *lineReader) flush(at time.Time, partial bool) {
 			}
 		}
 	}
-	r.lines = append(r.lines, source.Line{Timestamp: at.UTC(), Text: text, Truncated: r.skip, Partial: partial, Stream: r.stream})
-	r.partial, r.skip = nil, false // the line holds the bytes until it is emitted
+	line := source.Line{Timestamp: at.UTC(), Text: text, Truncated: r.skip, Partial: partial, Stream: r.stream}
+	if r.skip {
+		line.Original = r.length
+	}
+	r.lines = append(r.lines, line)
+	r.partial, r.length, r.skip = nil, 0, false // the line holds the bytes until it is emitted
 }
 
 func (r *lineReader) end(at time.Time) {

@@ -57,7 +57,10 @@ func TestAnOverlongLineIsCutBetweenRunes(t *testing.T) {
 	if len(r.lines) != 2 || !r.lines[0].Truncated || len(r.lines[0].Text) > telemetry.MaxMessage || !utf8.Valid(r.lines[0].Text) {
 		t.Fatalf("%d lines, the first of %d bytes, truncated %v", len(r.lines), len(r.lines[0].Text), r.lines[0].Truncated)
 	}
-	if string(r.lines[1].Text) != "next" || r.lines[1].Truncated {
+	if n := r.lines[0].Original; n != 1+2*telemetry.MaxMessage {
+		t.Fatalf("it is said to have had %d bytes", n)
+	}
+	if string(r.lines[1].Text) != "next" || r.lines[1].Truncated || r.lines[1].Original != 0 {
 		t.Fatalf("the next line is %q", r.lines[1].Text)
 	}
 }
