@@ -1,10 +1,12 @@
 // Package agentd is the program that runs on every compute host. This package
 // is the only place that wires its parts; they meet through shared/ alone.
 //
-//	docker ─┐                ┌─────────┐  frames   ┌───────┐  unsent   ┌────────┐
-//	files  ─┼─▶ intake.Sink ─▶ intake  ├──────────▶│ spool ├──────────▶│ uplink ├─▶ aggregator
-//	exec   ─┘   (identity,   └─────────┘ +positions│ fsync │◀──────────┤        │
-//	             cleaning)                         └───────┘   acks    └────────┘
+//	docker  ─┐                ┌─────────┐  frames   ┌───────┐  unsent   ┌────────┐
+//	files   ─┤                │ intake  │           │ spool │           │ uplink │
+//	sandbox ─┼─▶ intake.Sink ─▶ redact  ├──────────▶│ fsync ├──────────▶│        ├─▶ aggregator
+//	exec    ─┤                └────▲────┘ +positions└───────┘◀──────────┤        │
+//	canary  ─┘            pressure │                    │      acks     └────────┘
+//	                         guest ┘                    └─▶ report: the ledger, what was dropped
 //
 // Goroutines, and the order in which they end: sources first (so that nothing
 // more is read), then intake (what was read becomes durable), then uplink
@@ -14,6 +16,8 @@
 // position that a source resumes from.
 //
 // Configuration is read once by Load; Run watches its file and applies a
-// changed log level and changed sources without a restart. Settings that need
+// changed log level, changed sources and aggregator.offline without a restart.
+// Log files that sources hold open outlive that, and a restart under systemd.
+// Settings that need
 // a restart are named in the log when they change.
 package agentd
