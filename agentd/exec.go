@@ -41,6 +41,7 @@ type Command struct {
 
 	whose    *source.Target
 	exitCode int
+	ended    bool // the child ran, and how it ended was seen
 	done     chan struct{}
 }
 
@@ -58,6 +59,10 @@ func (c *Command) Done() <-chan struct{} { return c.done }
 // ExitCode is the child's exit code, or 128 and its signal, as a shell gives
 // it. Only after Done.
 func (c *Command) ExitCode() int { return c.exitCode }
+
+// Ended reports whether the child ran and has ended: ExitCode is then what it
+// said, whatever became of its output. Only after Done.
+func (c *Command) Ended() bool { return c.ended }
 
 // Run starts the child, forwards our signals to it and collects until it has
 // ended. A child's output cannot be read again, so ctx does not cut it short:
@@ -108,7 +113,7 @@ func (c *Command) Run(ctx context.Context, resume source.Positions, to source.Si
 	}
 	wg.Wait()
 	stopReaping()
-	c.ended(keep, to, target, cmd.ProcessState, err)
+	c.tellEnd(keep, to, target, cmd.ProcessState, err)
 	return nil
 }
 
@@ -264,13 +269,13 @@ func (c *Command) forwardSignals(ctx context.Context, p *os.Process) (stop func(
 	}
 }
 
-func (c *Command) ended(ctx context.Context, to source.Sink, t source.Target, state *os.ProcessState, err error) {
+func (c *Command) tellEnd(ctx context.Context, to source.Sink, t source.Target, state *os.ProcessState, err error) {
 	if state == nil {
 		c.Log.Error("the child's end could not be seen", "error", err)
 		c.exitCode = 1
 		return
 	}
-	c.exitCode = state.ExitCode()
+	c.exitCode, c.ended = state.ExitCode(), true
 	reason := ""
 	if s, ok := state.Sys().(syscall.WaitStatus); ok && s.Signaled() {
 		c.exitCode = 128 + int(s.Signal())

@@ -123,7 +123,7 @@ func (c *cli) exec(ctx context.Context) error {
 	child := agentd.NewCommand(c.Args, log.Named("exec"))
 	child.Reap = true
 	err = agentd.Run(ctx, agentd.Options{Config: cfg, Version: version, Log: log, Command: child})
-	if code := child.ExitCode(); code != 0 {
+	if code := child.ExitCode(); code != 0 || child.Ended() {
 		if err != nil {
 			log.Error("exec", "error", err)
 		}

@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -42,6 +44,35 @@ func TestExecOutlivesTheReaderOfItsOutput(t *testing.T) {
 	}
 }
 
+// Whoever waits for the command acts on its exit code: that our disk was full is
+// not the command's failure.
+func TestExecEndsAsItsCommandDidWhateverBecameOfTheOutput(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("SKIPPED, a full disk needs a file system of its own: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "exec", "-state_dir", filepath.Join(dir, "state"), "-aggregator.addresses", "127.0.0.1:1",
+		"--", "sh", "-c", "echo it ran")
+	cmd.Env = append(os.Environ(), "TEST_AS_AGENTD=1")
+	var said strings.Builder
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil || string(out) != "it ran\n" {
+		t.Fatalf("%v, %q: %s", err, out, said.String())
+	}
+	if !strings.Contains(said.String(), "no space left") {
+		t.Errorf("nobody said that the output was lost: %s", said.String())
+	}
+}
+
 // The first process of a container gets the processes that lost their parents,
 // and has to wait for them.
 func TestExecWaitsForOrphans(t *testing.T) {
@@ -70,6 +101,9 @@ func TestASandboxTokenIsAnAddress(t *testing.T) {
 	}
 	if code := agentdProgram().Run(t.Context(), []string{"sandbox-token", "-state_dir", dir}, io.Discard, io.Discard); code != 2 {
 		t.Errorf("without an agent it ends with %d", code)
+	}
+	if code := agentdProgram().Run(t.Context(), []string{"sandbox-token", "-state_dir", dir, "-agent", "agt_1", "-ttl", "-1h"}, io.Discard, io.Discard); code != 2 {
+		t.Errorf("for a time that is over it ends with %d", code)
 	}
 }
 

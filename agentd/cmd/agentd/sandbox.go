@@ -48,6 +48,9 @@ func (c *cli) sandboxToken(context.Context) error {
 			return program.Usagef("-user: %w", err)
 		}
 	}
+	if ttl < 0 {
+		return program.Usagef("-ttl: %s is in the past", ttl)
+	}
 	stateDir, err := loader.StateDir()
 	if err != nil {
 		return err
