@@ -40,14 +40,20 @@ type Command struct {
 	Log  hclog.Logger
 
 	whose    *source.Target
+	patience time.Duration // see endedPatience
 	exitCode int
 	ended    bool // the child ran, and how it ended was seen
 	done     chan struct{}
 }
 
+// endedPatience is how long the rest of a child's output may wait for room when
+// the child has ended: longer than a full buffer waits before it gives
+// something up (buffer.evict_after), but not for a disk that stays full.
+const endedPatience = 90 * time.Second
+
 // NewCommand prepares a child; it starts when the agent runs it as a source.
 func NewCommand(args []string, log hclog.Logger) *Command {
-	return &Command{Args: args, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Getenv, Log: log, done: make(chan struct{})}
+	return &Command{Args: args, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Getenv, Log: log, patience: endedPatience, done: make(chan struct{})}
 }
 
 // Name of the source.
@@ -66,7 +72,8 @@ func (c *Command) Ended() bool { return c.ended }
 
 // Run starts the child, forwards our signals to it and collects until it has
 // ended. A child's output cannot be read again, so ctx does not cut it short:
-// when ctx ends the child is asked to end (SIGTERM) and is still read out.
+// when ctx ends the child is asked to end (SIGTERM) and is still read out. What
+// the sink does not take within endedPatience of the child's end is given up.
 func (c *Command) Run(ctx context.Context, resume source.Positions, to source.Sink) error {
 	defer close(c.done)
 	target, err := c.Target()
@@ -93,7 +100,8 @@ func (c *Command) Run(ctx context.Context, resume source.Positions, to source.Si
 		return fmt.Errorf("start %s: %w", c.Args[0], err)
 	}
 	target.Origin.Sandbox = telemetry.SandboxID(fmt.Sprintf("pid-%d", cmd.Process.Pid))
-	keep := context.WithoutCancel(ctx)
+	keep, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
 	c.event(keep, to, target, telemetry.Event{Type: telemetry.SandboxStarted})
 	stopForwarding := c.forwardSignals(ctx, cmd.Process)
 	stopReaping := func() {}
@@ -106,6 +114,8 @@ func (c *Command) Run(ctx context.Context, resume source.Positions, to source.Si
 		wg.Go(func() { c.collect(keep, o, target, to) })
 	}
 	err = cmd.Wait()
+	waited := time.AfterFunc(c.patience, giveUp) // the next start tells what is missing then
+	defer waited.Stop()
 	stopForwarding()
 	takeTerminal()
 	for _, o := range outputs {

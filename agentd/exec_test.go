@@ -100,6 +100,38 @@ func command(env map[string]string, args ...string) (*Command, *bytes.Buffer) {
 	return c, &out
 }
 
+// blockedSink takes the start of a child and nothing else, as where the disk is full.
+type blockedSink struct{ sinkRecorder }
+
+func (s *blockedSink) Emit(ctx context.Context, b *source.Batch) error {
+	if len(b.Events) > 0 && b.Events[0].Type == telemetry.SandboxStarted {
+		return s.sinkRecorder.Emit(ctx, b)
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func TestExecEndsThoughNothingTakesTheOutput(t *testing.T) {
+	c, out := command(map[string]string{"THEAZO_AGENT_ID": "agt_1"}, "sh", "-c", "echo one; echo two >&2; exit 3")
+	c.patience = 50 * time.Millisecond
+	s := blockedSink{sinkRecorder{at: source.Positions{}}}
+	if err := c.Run(t.Context(), nil, &s); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Done()
+	if c.ExitCode() != 3 || !c.Ended() || out.String() != "one\n" {
+		t.Fatalf("exit code %d, output %q", c.ExitCode(), out.String())
+	}
+	next, _ := command(nil, "true") // the next start
+	var told sinkRecorder
+	if err := next.Run(t.Context(), s.at, &told); err != nil {
+		t.Fatal(err)
+	}
+	if len(told.gaps) != 1 || told.gaps[0].Reason != telemetry.GapUncleanStop || told.gaps[0].Agent != "agt_1" {
+		t.Fatalf("gaps %+v", told.gaps)
+	}
+}
+
 func TestExecPassesOutputAndExitCodeOn(t *testing.T) {
 	c, out := command(map[string]string{"THEAZO_AGENT_ID": "agt_1"}, "sh", "-c", "echo one; printf two; echo oops >&2; exit 7")
 	var s sinkRecorder
