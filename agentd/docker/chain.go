@@ -76,8 +76,10 @@ func (t *tail) scanChain() ([]*logFile, error) {
 			return nil, err
 		}
 		var seen []*logFile
-		met, hole := false, false
+		met, hole, next := false, false, 0
 		for _, name := range names {
+			hole = hole || name.number > next // the listing left one out
+			next = name.number + 1
 			f, err := t.open(name)
 			if errors.Is(err, os.ErrNotExist) {
 				hole = true

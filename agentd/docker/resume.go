@@ -1,8 +1,11 @@
 package docker
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/theazo/observability/shared/telemetry"
@@ -30,11 +33,15 @@ func (t *tail) resume(p *logPosition, b *block) error {
 		t.resumeFromAPI(p)
 		return nil
 	}
-	found, err := t.find(&p.placeNote)
-	for tries := 0; err == nil && found < 0 && tries < rescans; tries++ {
+	all, err := t.holdsAll(p)
+	for tries := 0; err == nil && !all && tries < rescans; tries++ {
 		t.rescan()
-		found, err = t.find(&p.placeNote)
+		all, err = t.holdsAll(p)
 	}
+	if err != nil {
+		return err
+	}
+	found, err := t.find(&p.placeNote)
 	if err != nil {
 		return err
 	}
@@ -94,6 +101,22 @@ func (s *apiStream) isNew(at time.Time) bool {
 	return true
 }
 
+// holdsAll reports whether all files that a position names are held.
+func (t *tail) holdsAll(p *logPosition) (bool, error) {
+	places := []*placeNote{&p.placeNote}
+	for _, open := range []*openLine{p.Stdout, p.Stderr} {
+		if open != nil && open.From != nil {
+			places = append(places, open.From)
+		}
+	}
+	for _, at := range places {
+		if i, err := t.find(at); err != nil || i < 0 {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 // rescans is how often a position's file is looked for again, and rescanPause
 // the time before each: a directory that is listed while files are renamed in
 // it may leave out the very one.
@@ -102,8 +125,14 @@ const (
 	rescanPause = 5 * time.Millisecond
 )
 
-// rescan lists the files anew before anything was read of them. Those held stay
-// held; what is not listed any more is the oldest.
+// beyond is how many names that are not there end a rescan, past the last one
+// that is listed: files move on while it goes.
+const beyond = 3
+
+// rescan opens the files anew before anything was read of them, by every name that
+// there may be, listed or not. Files move towards older names only, and so does
+// the scan, which therefore passes over none. Those held stay held; what has no
+// name any more is the oldest.
 func (t *tail) rescan() {
 	<-time.After(rescanPause)
 	if t.at == nil {
@@ -113,12 +142,17 @@ func (t *tail) rescan() {
 	if err != nil {
 		return // gone: what is held is all there is
 	}
+	last := 0
+	if len(names) > 0 {
+		last = names[len(names)-1].number
+	}
 	var all []*logFile // newest first
-	for _, name := range names {
-		f, err := t.open(name)
+	for number := 0; number <= last+beyond && number < maxRotated; number++ {
+		f, err := t.openNumber(number)
 		if err != nil {
-			continue // renamed since: the next look finds it
+			continue // renamed meanwhile: the next name is its own
 		}
+		last = max(last, number)
 		same := func(o *logFile) bool { return o.same(f) }
 		if slices.ContainsFunc(all, same) {
 			f.close()
@@ -143,6 +177,20 @@ func (t *tail) rescan() {
 		f.seq = t.seq
 	}
 	t.files = all
+}
+
+// openNumber opens a file of the chain by its number, compressed or not.
+func (t *tail) openNumber(number int) (*logFile, error) {
+	name := chainName{name: t.at.base, number: number}
+	if number > 0 {
+		name.name += "." + strconv.Itoa(number)
+	}
+	f, err := t.open(name)
+	if number > 0 && errors.Is(err, os.ErrNotExist) {
+		name.name, name.zipped = name.name+zipSuffix, true
+		f, err = t.open(name)
+	}
+	return f, err
 }
 
 // find returns the index of the file of a note: by fingerprint, and by inode
