@@ -29,11 +29,15 @@ func (s *scan) jwt(rule ruleNumber, start int) {
 // privateKey adds the body of a PEM block whose label ends with the keyword at
 // [start,end).
 func (s *scan) privateKey(rule ruleNumber, start, end int) {
+	const least = 32
 	body, ok := s.keyHeader(start, end)
-	if !ok || body < s.specificEnd {
+	if !ok {
+		s.keyRest(rule, start, least)
 		return
 	}
-	const least = 32
+	if body < s.specificEnd {
+		return
+	}
 	if !s.pemEnd.holds(body) {
 		s.pemEnd = extent{body, len(s.text) + 1}
 		if i := bytes.Index(s.text[body:], []byte(pemFooter)); i >= 0 {
@@ -51,6 +55,30 @@ func (s *scan) privateKey(rule ruleNumber, start, end int) {
 	}
 	if s.run(b64, p)-p >= least {
 		s.specific(rule, body, s.run(pemBody, body))
+	}
+}
+
+// keyRest adds the end of a PEM block whose beginning is in an earlier piece of
+// the text, or was cut off: what looks like a key before the -----END that the
+// keyword at start belongs to.
+func (s *scan) keyRest(rule ruleNumber, start, least int) {
+	from := max(0, start-24, s.specificEnd)
+	i := bytes.LastIndex(s.text[from:max(from, start)], []byte(pemFooter))
+	if i < 0 {
+		return
+	}
+	footer, run, longest := from+i, 0, 0
+	begin := footer
+	for begin > s.specificEnd && s.is(pemBody, begin-1) {
+		begin--
+		if run++; !s.is(b64, begin) {
+			run = 0
+		}
+		longest = max(longest, run)
+	}
+	s.steps += footer - begin
+	if longest >= least {
+		s.specific(rule, begin, footer)
 	}
 }
 

@@ -134,6 +134,27 @@ func TestBadConfigurationsAreNamed(t *testing.T) {
 	}
 }
 
+// Long lines come in pieces, and last words begin somewhere: the rest of a key
+// has only its end to be known by.
+func TestTheRestOfAPrivateKey(t *testing.T) {
+	r := mustNew(t, redact.Config{})
+	line := strings.Repeat("MIIEabcd", 8)
+	for text, want := range map[string]string{
+		`cd` + line + `\n` + line + `\n-----END RSA PRIVATE KEY-----\n","rest":1}`: `[redacted:private-key]-----END RSA PRIVATE KEY-----\n","rest":1}`,
+		line + "\n" + line + "\n-----END PRIVATE KEY-----\nnext\n":                 "[redacted:private-key]-----END PRIVATE KEY-----\nnext\n",
+		"the line -----END PRIVATE KEY----- ends it":                               "the line -----END PRIVATE KEY----- ends it",
+		line + " -----END CERTIFICATE-----":                                        line + " -----END CERTIFICATE-----",
+	} {
+		got := string(r.Redact(nil, []byte(text), nil))
+		if got != want {
+			t.Errorf("%q becomes %q, not %q", text, got, want)
+		}
+		if again := string(r.Redact(nil, []byte(got), nil)); again != got {
+			t.Errorf("%q becomes %q", got, again)
+		}
+	}
+}
+
 func TestTheOperatorsRules(t *testing.T) {
 	r := mustNew(t, redact.Config{Off: []string{"password", "card-number"}, Rules: []redact.Rule{
 		{Name: "badge", Pattern: `(?i)badge:\s*(\d+)`, Keyword: "Badge"},
