@@ -41,6 +41,7 @@ type Command struct {
 
 	whose    *source.Target
 	patience time.Duration // see endedPatience
+	stall    time.Duration // see longestStall
 	exitCode int
 	ended    bool // the child ran, and how it ended was seen
 	done     chan struct{}
@@ -51,9 +52,14 @@ type Command struct {
 // something up (buffer.evict_after), but not for a disk that stays full.
 const endedPatience = 90 * time.Second
 
+// longestStall is how long a child waits at most because the buffer takes no
+// lines: after that its output is only passed on, and what is not kept of it is
+// told as a gap.
+const longestStall = 5 * time.Second
+
 // NewCommand prepares a child; it starts when the agent runs it as a source.
 func NewCommand(args []string, log hclog.Logger) *Command {
-	return &Command{Args: args, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Getenv, Log: log, patience: endedPatience, done: make(chan struct{})}
+	return &Command{Args: args, Stdout: os.Stdout, Stderr: os.Stderr, Environ: os.Getenv, Log: log, patience: endedPatience, stall: longestStall, done: make(chan struct{})}
 }
 
 // Name of the source.
@@ -140,6 +146,7 @@ type running struct {
 
 // emit hands a batch on with the note that the child runs.
 func (c *Command) emit(ctx context.Context, to source.Sink, b *source.Batch) error {
+	b.Once = true
 	if b.Positions == nil {
 		note, err := json.Marshal(running{b.Target, time.Now().UTC()})
 		if err != nil {
@@ -238,10 +245,14 @@ func (c *Command) Target() (source.Target, error) {
 	return t, nil
 }
 
+// signalFollows is how long after ctx the signal that ended it may come.
+const signalFollows = 50 * time.Millisecond
+
 // forwardSignals passes on what is meant for the child to its whole process
 // group, as a terminal would, until the returned function is called: a shell
-// that is the child keeps signals from what it runs. We are asked to end by ctx or a signal: the child gets
-// SIGTERM; when we are asked again it is killed, or it would outlive us.
+// that is the child keeps signals from what it runs. We are asked to end by ctx
+// or a signal: the child gets that signal, or SIGTERM; when we are asked again
+// it is killed, or it would outlive us.
 // timeout(1) sends its signal twice in a row, so a second counts as one only
 // after a moment.
 func (c *Command) forwardSignals(ctx context.Context, p *os.Process) (stop func()) {
@@ -252,6 +263,7 @@ func (c *Command) forwardSignals(ctx context.Context, p *os.Process) (stop func(
 	wg.Go(func() {
 		asked := ctx.Done()
 		var first time.Time
+		var byContext <-chan time.Time
 		for {
 			select {
 			case s := <-signals:
@@ -259,14 +271,19 @@ func (c *Command) forwardSignals(ctx context.Context, p *os.Process) (stop func(
 				case s != syscall.SIGINT && s != syscall.SIGTERM:
 					signalGroup(p, s)
 				case first.IsZero():
-					first = time.Now()
+					first, asked = time.Now(), nil
+					signalGroup(p, s)
 				case time.Since(first) > time.Second:
 					c.Log.Warn("asked to end a second time: killing the child", "pid", p.Pid)
 					signalGroup(p, syscall.SIGKILL)
 				}
 			case <-asked:
-				signalGroup(p, syscall.SIGTERM)
-				asked = nil
+				// Where a signal has ended ctx, it is here too, or soon: it says which.
+				asked, byContext = nil, time.After(signalFollows)
+			case <-byContext:
+				if first.IsZero() {
+					signalGroup(p, syscall.SIGTERM)
+				}
 			case <-end:
 				return
 			}

@@ -32,6 +32,37 @@ type output struct {
 
 	held bool // the child has ended and the pipe is still open
 	left int  // what is still read then
+
+	missed  missed
+	retryAt time.Time // while lines are missed: when the sink is asked again
+}
+
+// missed is what of a stream was passed on and could not be kept.
+type missed struct {
+	lines, bytes int64
+	since, until time.Time
+}
+
+func (m *missed) add(lines []source.Line) {
+	for i := range lines {
+		if m.lines == 0 {
+			m.since = lines[i].Timestamp
+		}
+		m.lines++
+		m.bytes += int64(len(lines[i].Text))
+		m.until = lines[i].Timestamp
+	}
+}
+
+// gap tells of it, if it is anything.
+func (m *missed) gap(stream telemetry.Stream) []telemetry.Gap {
+	if m.lines == 0 {
+		return nil
+	}
+	return []telemetry.Gap{{
+		Reason: telemetry.GapEvicted, Count: m.lines, Bytes: m.bytes, Since: m.since, Until: m.until,
+		Detail: "Lines of " + stream.String() + " were only passed on: the buffer of this node took none, and the command was not to wait for it.",
+	}}
 }
 
 // read reads until the end; once the deadline of a held pipe has passed, what
@@ -119,10 +150,8 @@ func (c *Command) collect(ctx context.Context, o *output, t source.Target, to so
 		if err != nil {
 			r.end(time.Now())
 		}
-		if len(r.lines) > 0 {
-			if e := c.emit(ctx, to, &source.Batch{Target: t, Lines: r.lines}); e != nil {
-				c.Log.Error("lines were not taken", "lines", len(r.lines), "error", e)
-			}
+		if len(r.lines) > 0 || err != nil && o.missed.lines > 0 {
+			c.keep(ctx, o, &source.Batch{Target: t, Lines: r.lines}, to, err != nil)
 			r.lines = r.lines[:0]
 		}
 		if err != nil {
@@ -133,6 +162,50 @@ func (c *Command) collect(ctx context.Context, o *output, t source.Target, to so
 	if o.held {
 		c.Log.Warn("the child has ended, but something that it started still holds its output: it is read no further", "stream", o.stream.String())
 	}
+}
+
+// retryMissed is how often the sink is asked again while lines are missed.
+const retryMissed = 250 * time.Millisecond
+
+// keep emits lines, behind what was missed before them. The child, which may
+// be waiting for its pipe, waits no longer than longestStall; what it wrote last
+// waits as long as there is patience.
+func (c *Command) keep(ctx context.Context, o *output, b *source.Batch, to source.Sink, last bool) {
+	if o.missed.lines > 0 && !last && time.Now().Before(o.retryAt) {
+		o.missed.add(b.Lines)
+		return
+	}
+	wait := c.stall
+	if o.missed.lines > 0 {
+		wait = retryMissed / 10
+	}
+	if !last {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, wait)
+		defer cancel()
+	}
+	if b.Gaps = o.missed.gap(o.stream); b.Gaps != nil {
+		lines := b.Lines
+		b.Lines = nil // what is missing comes first
+		if err := c.emit(ctx, to, b); err == nil {
+			o.missed = missed{}
+			b = &source.Batch{Target: b.Target, Lines: lines}
+		} else {
+			b.Lines = lines
+		}
+	}
+	if len(b.Lines) == 0 {
+		return
+	}
+	if o.missed.lines == 0 {
+		err := c.emit(ctx, to, b)
+		if err == nil {
+			return
+		}
+		c.Log.Error("lines are passed on and not kept: the buffer takes none", "stream", o.stream.String(), "error", err)
+	}
+	o.missed.add(b.Lines)
+	o.retryAt = time.Now().Add(retryMissed)
 }
 
 // lineReader cuts a stream of bytes into lines.

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/theazo/observability/agentd/source"
+	"github.com/theazo/observability/agentd/source/sourcetest"
 	"github.com/theazo/observability/shared/config"
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -361,4 +363,53 @@ func TestExecRefusesWhatItCannotRun(t *testing.T) {
 	if err := c.Run(t.Context(), nil, &sinkRecorder{}); err == nil || !strings.Contains(err.Error(), "THEAZO_AGENT_ID") {
 		t.Errorf("error %v", err)
 	}
+}
+
+// A full buffer must not stop the command: it waits for a moment, and then its
+// output is only passed on, and the gap says what was not kept.
+func TestAFullBufferStopsTheCommandForAMomentOnly(t *testing.T) {
+	marker := filepath.Join(t.TempDir(), "done")
+	const lines = 20_000
+	c, out := command(map[string]string{"THEAZO_AGENT_ID": "agt_1"}, "sh", "-c",
+		`i=0; while [ $i -lt 20000 ]; do echo "line $i of a command that has much to say and little time"; i=$((i+1)); done; touch "$0"`, marker)
+	c.stall = 50 * time.Millisecond
+	sink := sourcetest.NewSink()
+	release := sink.Block()
+	done := make(chan error, 1)
+	started := &startedFirst{Sink: sink}
+	go func() { done <- c.Run(t.Context(), nil, started) }()
+	for limit := time.After(time.Minute); ; {
+		if _, err := os.Stat(marker); err == nil {
+			break
+		}
+		select {
+		case <-limit:
+			t.Fatal("the command waits for the buffer")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	release()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	kept, missing := 0, int64(0)
+	for _, l := range sourcetest.LinesOf(sink.Records()) {
+		kept += len(l)
+	}
+	for _, g := range sourcetest.GapsOf(sink.Records()) {
+		missing += g.Count
+	}
+	if missing == 0 || int64(kept)+missing != lines || bytes.Count(out.Bytes(), []byte{'\n'}) != lines {
+		t.Fatalf("%d lines kept, %d missing, %d passed on", kept, missing, bytes.Count(out.Bytes(), []byte{'\n'}))
+	}
+}
+
+// startedFirst takes the start of a child at once: events wait for no room.
+type startedFirst struct{ *sourcetest.Sink }
+
+func (s *startedFirst) Emit(ctx context.Context, b *source.Batch) error {
+	if len(b.Lines) == 0 && len(b.Gaps) == 0 {
+		return nil
+	}
+	return s.Sink.Emit(ctx, b)
 }

@@ -26,8 +26,8 @@
 //     never wait for lines, not even for room in a full buffer; only a position
 //     that waiting lines have too makes them wait. Records emitted with lines go
 //     with them.
-//   - Before Append has returned, at most 640 KiB (256 KiB where a source brings
-//     no position and could not read it again) and one batch of each organisation,
+//   - Before Append has returned, at most 640 KiB (256 KiB of what
+//     its source could not read again) and one batch of each organisation,
 //     environment and lane, 32 MiB of each lane, and 4 MiB in holds are in memory;
 //     Emit blocks.
 //   - A lone line is cut within 4 ms; while more arrive, a cut waits at

@@ -238,10 +238,10 @@ func (in *Intake) laneFor(prefix string, b *source.Batch) *lane {
 	return &in.events
 }
 
-// heldOf is how much of a scope may be held before a batch waits: less where
-// its source brings no position, because a crash would lose that much of it.
+// heldOf is how much of a scope may be held before a batch waits: less of what
+// cannot be read again, because a crash would lose that much of it.
 func heldOf(b *source.Batch) int {
-	if len(b.Positions) == 0 {
+	if b.Once {
 		return heldUnread
 	}
 	return heldBytes
@@ -261,7 +261,7 @@ func (in *Intake) waitForRoom(ctx context.Context, scope telemetry.Scope, prefix
 		if l.held(scope) < heldOf(b) && l.size() < heldInAll {
 			return l, nil
 		}
-		if len(b.Positions) == 0 && !l.collecting.empty() {
+		if b.Once && !l.collecting.empty() {
 			l.collecting.full = true // a pipe's writer waits: cut now
 		}
 		in.notify()

@@ -18,9 +18,9 @@ import (
 // be read again, may have more on its way.
 func TestLessOfAPipeIsHeldThanOfAFile(t *testing.T) {
 	for name, c := range map[string]struct {
-		positions source.Positions
-		most      int
-	}{"pipe": {nil, heldUnread}, "file": {source.Positions{"a": []byte("1")}, heldBytes}} {
+		once bool
+		most int
+	}{"pipe": {true, heldUnread}, "file": {false, heldBytes}} {
 		synctest.Test(t, func(t *testing.T) {
 			q := &memory{gate: make(chan struct{})} // nothing becomes durable
 			in := New(Config{NoStructure: true}, q, hclog.NewNullLogger(), prometheus.NewRegistry())
@@ -29,9 +29,9 @@ func TestLessOfAPipeIsHeldThanOfAFile(t *testing.T) {
 			go func() { done <- in.Run(ctx) }()
 			held := 0
 			b := &source.Batch{
-				Target:    source.Target{Origin: telemetry.Origin{Agent: "agt_a"}},
+				Target: source.Target{Origin: telemetry.Origin{Agent: "agt_a"}}, Once: c.once,
 				Lines:     []source.Line{{Text: bytes.Repeat([]byte("x"), 16<<10)}},
-				Positions: c.positions,
+				Positions: source.Positions{"a": []byte("1")}, // a note beside it changes nothing
 			}
 			emitCtx, stop := context.WithCancel(ctx)
 			go func() {

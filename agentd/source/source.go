@@ -70,6 +70,9 @@ type Batch struct {
 	// Records of the events lane. Where the agent of one is empty, its Origin is
 	// that of Target.
 	telemetry.Records
+	// Once says that what is in it cannot be read again: less of that is held
+	// before it is durable.
+	Once bool
 	// Positions after this batch, made durable with it. A batch may hold
 	// positions alone.
 	Positions Positions
