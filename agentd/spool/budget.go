@@ -19,6 +19,7 @@ type budget struct {
 	low     bool      // free is below the floor: ceiling stays what was used by then
 	asked   time.Time // when the file system was asked for its space
 	since   int64     // bytes taken since then
+	said    time.Time // when the log was told that frames give way
 	full    time.Time // since when log frames have found no room that an acknowledgement gave; zero: they do
 }
 
@@ -136,6 +137,7 @@ func (s *Spool) Room(ctx context.Context) error {
 		}
 		if s.budget.full.IsZero() {
 			s.budget.full = time.Now()
+			s.log.Warn("the spool is full: lines that can be read again wait in their files", "budget", s.o.Budget, "may_use", s.budget.ceiling, "at_most", s.patience().String())
 		}
 		patience := s.patience()
 		if patience == 0 {

@@ -88,8 +88,29 @@ func (s *Spool) evict(short int64, drafts []Draft) (kept []Draft, freed int64) {
 	if ev.freed > 0 {
 		s.dirty = true
 		s.broadcast()
+		s.sayEvicted(ev.now)
 	}
 	return ev.drafts, ev.freed
+}
+
+// sayEvery bounds how often the log says that frames give way.
+const sayEvery = time.Minute
+
+// sayEvicted tells the log that frames give way, now and then. Called under mu.
+func (s *Spool) sayEvicted(now time.Time) {
+	if now.Sub(s.budget.said) < sayEvery {
+		return
+	}
+	s.budget.said = now
+	var all Loss
+	for lane := range s.stats.Evicted {
+		for _, l := range s.stats.Evicted[lane] {
+			all.Records += l.Records
+			all.Bytes += l.Bytes
+		}
+	}
+	s.log.Warn("the spool is full: the least important frames give way, and a gap tells of each",
+		"budget", s.o.Budget, "may_use", s.budget.ceiling, "records_so_far", all.Records, "bytes_so_far", all.Bytes)
 }
 
 // collect finds out who has what.
