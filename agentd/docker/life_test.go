@@ -168,6 +168,13 @@ func longLinesOfOtherDriversAndNone(t *testing.T, e *dockertest.Engine, host str
 	huge := run(dockertest.RunOptions{LogDriver: "local"}, "-one-mib-line")
 	none := run(dockertest.RunOptions{LogDriver: "none"}, "-n", "10")
 	l.awaitRead(t, long, tty, huge, none)
+	// The end of a run does not wait for what comes through the API.
+	l.await(t, "a line of each", func(r []sourcetest.Record) bool {
+		lines := sourcetest.LinesOf(r)
+		return !slices.ContainsFunc([]string{long, tty, huge}, func(id string) bool {
+			return len(lines[sourcetest.Stream{Sandbox: telemetry.SandboxID(id), Stream: telemetry.Stdout}]) == 0
+		})
+	})
 	records := l.stop()
 	for _, id := range []string{long, tty} {
 		lines := sourcetest.LinesOf(records)[sourcetest.Stream{Sandbox: telemetry.SandboxID(id), Stream: telemetry.Stdout}]
