@@ -19,7 +19,8 @@ type budget struct {
 	low     bool      // free is below the floor: ceiling stays what was used by then
 	asked   time.Time // when the file system was asked for its space
 	since   int64     // bytes taken since then
-	said    time.Time // when the log was told that frames give way
+	told    time.Time // when the log was told that lines wait
+	said    time.Time // when it was told that frames give way
 	full    time.Time // since when log frames have found no room that an acknowledgement gave; zero: they do
 }
 
@@ -137,7 +138,7 @@ func (s *Spool) Room(ctx context.Context) error {
 		}
 		if s.budget.full.IsZero() {
 			s.budget.full = time.Now()
-			s.log.Warn("the spool is full: lines that can be read again wait in their files", "budget", s.o.Budget, "may_use", s.budget.ceiling, "at_most", s.patience().String())
+			s.sayFull()
 		}
 		patience := s.patience()
 		if patience == 0 {
@@ -146,6 +147,14 @@ func (s *Spool) Room(ctx context.Context) error {
 		if err := s.waitRoom(ctx, patience); err != nil {
 			return fmt.Errorf("wait for room in the spool: %w", err)
 		}
+	}
+}
+
+// sayFull tells the log that lines wait, now and then. Called under mu.
+func (s *Spool) sayFull() {
+	if now := time.Now(); now.Sub(s.budget.told) >= sayEvery {
+		s.budget.told = now
+		s.log.Warn("the spool is full: lines that can be read again wait in their files", "budget", s.o.Budget, "may_use", s.budget.ceiling, "at_most", s.patience().String())
 	}
 }
 
