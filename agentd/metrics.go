@@ -74,7 +74,7 @@ func (m *bufferMetrics) Collect(out chan<- prometheus.Metric) {
 	count(m.rewritten, float64(s.Rewrote))
 	for lane := range s.Evicted {
 		for class, loss := range s.Evicted[lane] {
-			labels := []string{telemetry.Lane(lane).String(), telemetry.Class(class).String()} //nolint:gosec // both are small
+			labels := []string{telemetry.Lane(lane).String(), telemetry.Class(class).String()}
 			count(m.evictedRecords, float64(loss.Records), labels...)
 			count(m.evictedBytes, float64(loss.Bytes), labels...)
 		}

@@ -133,7 +133,7 @@ func (l *life) engineSays(t *testing.T) func(id string) string {
 		remembered[event.ID] = append(remembered[event.ID], event.Action+" "+event.At.Format(time.StampMicro))
 	}
 	return func(id string) string {
-		state := "listed"
+		var state string
 		switch d, err := e.Inspect(ctx, id); {
 		case errors.Is(err, errGone):
 			state = "gone"
