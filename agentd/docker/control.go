@@ -310,8 +310,24 @@ func (c *control) destroyed(r *run, p pending) {
 	if f := c.follows.of(r.sandbox); f != nil {
 		f.stop(r.Destroyed) // its exit was never told
 	}
-	r.sandbox.endsAt(end{after: c.endOfLog(r.sandbox), ended: c.follows.last(r.sandbox), last: &p})
+	log := c.endOfLog(r.sandbox)
+	if c.unseen(r) {
+		c.tell(r, pending{gap: &telemetry.Gap{
+			Reason: telemetry.GapUnreadable, Count: telemetry.GapUnknownCount, Since: r.Started,
+			Detail: "The container was removed before its log could be opened: it came and went while agentd was not watching.",
+		}})
+	}
+	r.sandbox.endsAt(end{after: log, ended: c.follows.last(r.sandbox), last: &p})
 	c.reader.push(r.sandbox)
+}
+
+// unseen reports whether a container has run of whose log nothing was ever held.
+// Every driver but none makes the engine keep a file, also of one that prints
+// nothing. What an earlier process told the exit of, it has read.
+func (c *control) unseen(r *run) bool {
+	_, read := c.resume[logKey+r.sandbox.id]
+	return !read && !r.Started.IsZero() && r.driver != "none" && c.follows.last(r.sandbox) == nil &&
+		r.sandbox.tail.where() == nil && (r.Exited.IsZero() || r.Exited.After(r.resumed))
 }
 
 // event takes one event of the engine.

@@ -102,6 +102,12 @@ func (l *life) await(t *testing.T, what string, done func([]sourcetest.Record) b
 	}
 }
 
+// awaitWatch waits until the source sees new containers appear.
+func (l *life) awaitWatch(t *testing.T) {
+	t.Helper()
+	eventually(t, "the containers' directory is watched", func() bool { return l.src.known.Load() != nil })
+}
+
 // awaitRead waits until the exits of containers were told, and their logs read to
 // the end.
 func (l *life) awaitRead(t *testing.T, containers ...string) {

@@ -54,6 +54,7 @@ func TestNothingIsLostOfShortContainers(t *testing.T) {
 			name := driver + "_" + strconv.Itoa(parallel)
 			t.Run(name, func(t *testing.T) {
 				l := start(t, e.Host(), nil)
+				l.awaitWatch(t) // a container that is gone before that is told as a gap
 				all := e.RunMany(t, n, parallel, dockertest.RunOptions{
 					Image: image, Cmd: []string{"-n", "3"}, Labels: labels(t), AutoRemove: true, LogDriver: driver,
 				})
@@ -72,5 +73,36 @@ func TestNothingIsLostOfShortContainers(t *testing.T) {
 				t.Logf("FIGURE short_containers_%s_complete %d of %d", name, complete, n)
 			})
 		}
+	}
+}
+
+// Nobody can read the log of a container that came and went while agentd was away.
+// That it was there, and that its lines are not, is told.
+func TestAContainerNobodySawIsAGap(t *testing.T) {
+	e := dockertest.NewEngine(t)
+	image := e.Image(t, linegen)
+	o := dockertest.RunOptions{Image: image, Cmd: []string{"-n", "3"}, Labels: labels(t)}
+	l := start(t, e.Host(), nil)
+	l.awaitWatch(t)
+	seen := e.Run(t, o)
+	e.AwaitExit(t, seen)
+	e.Remove(t, seen)
+	l.awaitEvent(t, telemetry.SandboxDestroyed, seen)
+	before := l.stop()
+	noGaps(t, before)
+	unseen := e.Run(t, o)
+	e.AwaitExit(t, unseen)
+	e.Remove(t, unseen)
+
+	l = start(t, e.Host(), before)
+	l.awaitEvent(t, telemetry.SandboxDestroyed, seen, unseen)
+	records := l.stop()
+	checkNumbers(t, records, seen, 3)
+	var gaps []telemetry.Gap
+	for i := range records {
+		gaps = append(gaps, records[i].Gaps...)
+	}
+	if len(gaps) != 1 || gaps[0].Sandbox != telemetry.SandboxID(unseen) || gaps[0].Count != telemetry.GapUnknownCount {
+		t.Errorf("gaps %+v, want one of %.12s", gaps, unseen)
 	}
 }

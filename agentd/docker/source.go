@@ -87,8 +87,6 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, absen
 	progress, first := newTold(resume)
 	root, all := d.logRoot(info), newRegistry()
 	use := newMeter(d.cfg.StatsInterval, to, e, d.log, d.metrics)
-	d.known.Store(all)
-	defer d.known.Store(nil)
 	drain := &drain{engine: e, log: d.log, metrics: d.metrics, wake: make(chan struct{}, 1)}
 	read := d.newReader(to, all, progress)
 	tell := &teller{sink: to, engine: e, log: d.log, metrics: d.metrics, told: progress, reader: read, wake: make(chan struct{}, 1)}
@@ -112,6 +110,8 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, absen
 			c.root = ""
 		}
 	}
+	d.known.Store(all)
+	defer d.known.Store(nil)
 	if absent {
 		c.readKnown()
 		group.Go(func() error { return c.confirmRoot(ctx, d.logRoot) })

@@ -212,6 +212,41 @@ func TestOneReplySaysWhatManyWould(t *testing.T) {
 	}
 }
 
+// A frame that lay behind a hole may turn out to do so when the hole's own frame
+// is on its way to the store: what follows that one must not be skipped.
+func TestLateNewsOfAHoleThatIsBeingFilled(t *testing.T) {
+	r := newReplies()
+	k := streamKey{org: "a", epoch: 1}
+	for range 5 {
+		r.taken()
+	}
+	late := frame.Outcome{Verdict: frame.OutOfOrder, Next: 3}
+	r.settle(k, 4, late)
+	if got := r.take(); len(got) != 1 || got[0].GetRewind().GetNext() != 3 {
+		t.Fatalf("%v", got)
+	}
+	if !r.wanted(k, 3) {
+		t.Fatal("the frame at the hole is not wanted")
+	}
+	r.settle(k, 5, late)
+	if got := r.take(); len(got) != 0 || !r.wanted(k, 4) {
+		t.Fatalf("frame 4 is skipped, and the node told %v", got)
+	}
+	r.settle(k, 3, frame.Outcome{})
+	r.settle(k, 6, frame.Outcome{Verdict: frame.OutOfOrder, Next: 5})
+	if got := r.take(); len(got) != 2 || got[0].GetAck().GetLast() != 3 || got[1].GetRewind().GetNext() != 5 {
+		t.Fatalf("%v", got)
+	}
+	// A hole whose frame came and was refused is open again.
+	if !r.wanted(k, 5) {
+		t.Fatal("the frame at the second hole is not wanted")
+	}
+	r.refuse(k, 5, time.Second, "no")
+	if r.wanted(k, 6) || !r.wanted(k, 5) {
+		t.Fatal("the refused frame's place")
+	}
+}
+
 func TestCheckedFramesNeverPanic(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		body := rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.Just(ingesttest.Segment("a", "b"))).Draw(rt, "body")

@@ -27,10 +27,13 @@ const maxReplies = 10_000
 const askAgain = 5 * time.Second
 
 // hole is where a frame was not taken. What comes behind it cannot be stored,
-// and the node, which has been told, will send it again: it is skipped without a word.
+// and the node, which has been told, will send it again: it is skipped without a
+// word. It is open until the frame comes and filling until that is committed: then
+// frames from before may still turn out to lie behind it, which is no news.
 type hole struct {
-	next  uint64
-	until time.Time // then the node is told again
+	next    uint64
+	until   time.Time // then the node is told again
+	filling bool
 }
 
 type throttle struct {
@@ -66,7 +69,7 @@ func (r *replies) signal() {
 }
 
 // wanted reports whether a frame that starts at first can be taken: false
-// where it lies behind a hole. Taking the frame at the hole closes it.
+// where it lies behind an open hole. Taking the frame at the hole begins to fill it.
 func (r *replies) wanted(k streamKey, first uint64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +78,9 @@ func (r *replies) wanted(k streamKey, first uint64) bool {
 	case !open:
 		return true
 	case first <= h.next:
-		delete(r.holes, k)
+		r.holes[k] = hole{next: h.next, until: time.Now().Add(askAgain), filling: true}
+		return true
+	case h.filling:
 		return true
 	case time.Now().After(h.until):
 		r.rewind(k, h.next)
@@ -95,7 +100,7 @@ func (r *replies) rewind(k streamKey, next uint64) {
 func (r *replies) refuse(k streamKey, first uint64, wait time.Duration, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if h, open := r.holes[k]; !open || first < h.next {
+	if h, open := r.holes[k]; !open || h.filling || first < h.next {
 		r.holes[k] = hole{next: first, until: time.Now().Add(wait + askAgain)}
 	}
 	r.throttles[k.org] = throttle{wait: max(wait, r.throttles[k.org].wait), reason: reason}
@@ -116,7 +121,7 @@ func (r *replies) settle(k streamKey, last uint64, o frame.Outcome) {
 	r.inFlight--
 	r.signal()
 	if o.Verdict == frame.OutOfOrder {
-		if h, open := r.holes[k]; !open || h.next != o.Next {
+		if h, known := r.holes[k]; !known || h.next != o.Next || h.filling && time.Now().After(h.until) {
 			r.rewind(k, o.Next)
 		}
 		return
