@@ -131,13 +131,111 @@ type LogQuery struct {
 	Limit  int     // 1…MaxLimit
 	Offset int     // 0…MaxOffset
 	After  *LogKey // the last key of the page before, or nil
+	Count  Count
 }
 
 // LogPage answers a LogQuery.
 type LogPage struct {
 	Entries []LogEntry
 	Gaps    []Gap // gaps observed within the query's time bounds, in stream order, at most MaxLimit
-	Total   int64 // exact number of entries that match, whatever limit, offset and After say
-	More    bool  // further pages follow
-	Stream  int64 // the organisation's stream counter at this snapshot: a stream resumed after it misses nothing
+	Total   int64 // number of entries that match, whatever limit, offset and After say; 0 with CountNone
+	// CountAfter is where the count goes on that ran out of its budget; nil: Total
+	// is exact (or was not asked for).
+	CountAfter *CountKey
+	More       bool  // further pages follow
+	Stream     int64 // the organisation's stream counter at this snapshot: a stream resumed after it misses nothing
+}
+
+// Count says how much a query may spend on its total.
+type Count uint8
+
+// The ways to count.
+const (
+	CountExact Count = iota // count every match, within a budget of CPU time where text is searched
+	CountNone               // the page alone
+)
+
+// CountKey is where a count that ran out of its budget goes on: everything
+// that sorts before it was counted.
+type CountKey struct {
+	So    int64 // matches counted so far
+	Time  time.Time
+	ID    int64 // of the row that comes next among those of that time
+	Until int64 // position: later records are not of this count
+}
+
+// LogCount is a total, or as much of it as the budget allowed.
+type LogCount struct {
+	Total int64
+	After *CountKey // where to go on; nil: Total is exact
+}
+
+// LogContext is an entry among its neighbours: lines of the same agent and
+// sandbox, whatever their stream or level, in the order of a page that starts
+// with the oldest.
+type LogContext struct {
+	Entry      LogEntry
+	Before     []LogEntry
+	After      []LogEntry
+	MoreBefore bool
+	MoreAfter  bool
+	Gaps       []Gap // about the same agent, observed between the first and the last entry
+}
+
+// MaxBuckets bounds a histogram.
+const MaxBuckets = 2000
+
+// LogHistogramQuery asks how many lines match in each step of a range. Since
+// and Until are required; buckets begin at whole multiples of Step since 1970.
+type LogHistogramQuery struct {
+	LogFilter
+	Since, Until time.Time
+	Step         time.Duration
+}
+
+// LogHistogram answers a LogHistogramQuery: every bucket, also an empty one.
+type LogHistogram struct {
+	Step    time.Duration
+	Buckets []LogBucket
+	Total   int64
+}
+
+// LogBucket counts the lines of [Start, Start+Step) that lie within the query's range, by level.
+type LogBucket struct {
+	Start  time.Time
+	Levels [NumLevels]int64
+}
+
+// LogFacetsQuery asks for the most frequent values of fields among the lines that match.
+type LogFacetsQuery struct {
+	LogFilter
+	Since, Until time.Time
+	Fields       []string // of FacetFields; none: all
+	Limit        int      // values per field, 1…MaxFacet
+}
+
+// MaxFacet bounds the values of one facet.
+const MaxFacet = 100
+
+// FacetFields are the fields that facets are made of, by their names in the API.
+var FacetFields = []string{"level", "sessionId", "agentId", "userId", "nodeId", "provider", "sandboxId", "source", "stream"}
+
+// LogFacets answers a LogFacetsQuery.
+type LogFacets struct {
+	Fields  []LogFacet
+	Total   int64
+	IsExact bool // false: the budget ended, and the counts are of the newest lines only
+}
+
+// LogFacet is one field's most frequent values, the most frequent first.
+type LogFacet struct {
+	Field  string
+	Values []FacetValue
+	Others int64 // lines with other values
+}
+
+// FacetValue is a value and how many lines have it.
+type FacetValue struct {
+	Value string `json:"value"`
+	Count int64  `json:"count"`
 }
