@@ -60,8 +60,9 @@ func (s *Store) flushReports(ctx context.Context) error {
 // maxLedgerEntries bounds an answer: a node makes an epoch at each start.
 const maxLedgerEntries = 1000
 
-// Ledger returns both sides of a node's sequences of one organisation: those
-// out of balance first, then those with most in flight. Failure not_found for nodes that are
+// Ledger returns both sides of a node's sequences of one organisation that the
+// node still reports or that are out of balance, the latter first, then those
+// with most in flight; all others are in the totals. Failure not_found for nodes that are
 // another organisation's.
 func (s *Store) Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.NodeID) (telemetry.Ledger, error) {
 	what := "read the ledger of node " + string(id)
@@ -82,19 +83,10 @@ func (s *Store) Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.
 		}
 	}
 	err = s.inScope(ctx, what, scope, func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `select epoch, lane, seq, base + seq - counted, visible, quarantined, lost from ingest_mark where org = $1 and node = $2`, string(scope.Org), string(id))
-		if err != nil {
+		if err := readRest(ctx, conn, scope.Org, &l, reported); err != nil {
 			return err
 		}
-		var epoch, seq, base, visible, quarantined, lost int64
-		var lane int16
-		_, err = pgx.ForEachRow(rows, []any{&epoch, &lane, &seq, &base, &visible, &quarantined, &lost}, func() error {
-			k := markKey{org: scope.Org, node: id, epoch: uint64(epoch), lane: telemetry.Lane(lane)}                          //nolint:gosec // written from ones
-			l.Entries = append(l.Entries, ledgerEntry(k, reported[k], uint64(seq), uint64(base), visible, quarantined, lost)) //nolint:gosec // written from ones
-			delete(reported, k)
-			return nil
-		})
-		return err
+		return readReported(ctx, conn, scope.Org, &l, reported)
 	})
 	if err != nil {
 		return l, err
@@ -105,6 +97,62 @@ func (s *Store) Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.
 	}
 	sumUp(&l)
 	return l, nil
+}
+
+// A sequence that the node no longer reports is over, and what is counted of it
+// adds up, or it is looked at by itself.
+const (
+	reportedMarks = `with reported as (select * from unnest($3::bigint[], $4::smallint[]) r (epoch, lane))
+select epoch, lane, seq, base + seq - counted, visible, quarantined, lost from ingest_mark m
+where org = $1 and node = $2 and ((epoch, lane) in (select epoch, lane from reported) or base + visible + quarantined + lost <> counted)
+order by seq desc limit $5`
+
+	restOfMarks = `with reported as (select * from unnest($3::bigint[], $4::smallint[]) r (epoch, lane))
+select coalesce(sum(seq), 0)::bigint, coalesce(sum(base + seq - counted), 0)::bigint,
+  coalesce(sum(visible), 0)::bigint, coalesce(sum(quarantined), 0)::bigint, coalesce(sum(lost), 0)::bigint
+from ingest_mark
+where org = $1 and node = $2 and (epoch, lane) not in (select epoch, lane from reported) and base + visible + quarantined + lost = counted`
+)
+
+// readRest adds the sequences that are over to the totals: a node makes two at
+// each start, for ever.
+func readRest(ctx context.Context, conn *pgx.Conn, org telemetry.OrgID, l *telemetry.Ledger, reported map[markKey]telemetry.Sequence) error {
+	var seq, base, visible, quarantined, lost int64
+	epochs, lanes := keysOf(reported)
+	err := conn.QueryRow(ctx, restOfMarks, string(org), string(l.Node), epochs, lanes).Scan(&seq, &base, &visible, &quarantined, &lost)
+	if err != nil {
+		return err
+	}
+	l.Totals = ledgerEntry(markKey{}, telemetry.Sequence{}, uint64(seq), uint64(base), visible, quarantined, lost) //nolint:gosec // written from ones
+	l.Totals.Epoch, l.Totals.Lane = "", ""
+	return nil
+}
+
+// readReported adds the entries that both sides speak of, and takes them out of
+// reported.
+func readReported(ctx context.Context, conn *pgx.Conn, org telemetry.OrgID, l *telemetry.Ledger, reported map[markKey]telemetry.Sequence) error {
+	epochs, lanes := keysOf(reported)
+	rows, err := conn.Query(ctx, reportedMarks, string(org), string(l.Node), epochs, lanes, maxLedgerEntries+len(epochs))
+	if err != nil {
+		return err
+	}
+	var epoch, seq, base, visible, quarantined, lost int64
+	var lane int16
+	_, err = pgx.ForEachRow(rows, []any{&epoch, &lane, &seq, &base, &visible, &quarantined, &lost}, func() error {
+		k := markKey{org: org, node: l.Node, epoch: uint64(epoch), lane: telemetry.Lane(lane)}                            //nolint:gosec // written from ones
+		l.Entries = append(l.Entries, ledgerEntry(k, reported[k], uint64(seq), uint64(base), visible, quarantined, lost)) //nolint:gosec // written from ones
+		delete(reported, k)
+		return nil
+	})
+	return err
+}
+
+func keysOf(reported map[markKey]telemetry.Sequence) (epochs []int64, lanes []int16) {
+	epochs, lanes = []int64{}, []int16{} // null would be in no list and out of none
+	for k := range reported {
+		epochs, lanes = append(epochs, int64(k.epoch)), append(lanes, int16(k.lane)) //nolint:gosec // 64 bits are 64 bits
+	}
+	return epochs, lanes
 }
 
 // readReport reads the node's last report, which is l's, and whether the node
@@ -141,7 +189,7 @@ func ledgerEntry(k markKey, node telemetry.Sequence, seq, base uint64, visible, 
 	return e
 }
 
-// sumUp fills in the totals, and leaves the entries of the most records.
+// sumUp adds the entries to the totals, and leaves those of the most records.
 func sumUp(l *telemetry.Ledger) {
 	l.Balanced = true
 	for _, e := range l.Entries {

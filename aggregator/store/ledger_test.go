@@ -85,6 +85,32 @@ func TestTheLedgerAccountsForEveryRecord(t *testing.T) {
 	}
 }
 
+// A node makes two sequences at each start: those that are over are in the
+// totals, unless they do not add up.
+func TestALedgerSumsUpWhatIsOver(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	node := enrolled(t, db, s, "org_a")
+	for epoch := range uint64(20) {
+		mustCommit(t, s, newSpool(scope, node, epoch+1).numbered(t, "agt_a", 0, 3, time.Now()))
+	}
+	s.Reported(node, time.Now(), &telemetry.NodeReport{Sequences: []telemetry.Sequence{{Org: "org_a", Epoch: 20, Lane: telemetry.LaneLogs, Assigned: 5, Acknowledged: 3}}})
+	if err := s.FlushReports(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Ledger(t.Context(), scope, node)
+	want := telemetry.LedgerEntry{Assigned: 62, Visible: 60, InFlight: 2, Balanced: true}
+	if err != nil || len(l.Entries) != 1 || !l.Balanced || l.Totals != want {
+		t.Fatalf("%+v %v", l, err)
+	}
+	sql(t, db, "update theazo.ingest_mark set visible = visible - 1 where epoch = 7")
+	if l, err = s.Ledger(t.Context(), scope, node); err != nil || l.Balanced || len(l.Entries) != 2 || l.Entries[0].Epoch != "0000000000000007" {
+		t.Fatalf("an old sequence does not add up and the ledger does not say so: %+v %v", l, err)
+	}
+}
+
 func TestALedgerShowsAnOrganisationItsOwnPartOnly(t *testing.T) {
 	t.Parallel()
 	db := storetest.New(t)
