@@ -11,11 +11,11 @@ import (
 )
 
 // tenantTables hold records of tenants. Their rows are seen through a policy.
-var tenantTables = []string{"agent", "event", "gap", "ingest_mark", "log_hot", "metric_point", "model_call", "quarantine", "session", "span", "stream_counter"}
+var tenantTables = []string{"agent", "event", "gap", "ingest_mark", "log_chunk", "log_damaged", "log_hot", "metric_point", "model_call", "quarantine", "session", "span", "stream_counter"}
 
 // directoryTables are read before an organisation is known: no role has a
 // right on them.
-var directoryTables = []string{"api_key", "join_token", "node", "node_report", "organisation", "setting", "stream_token", "web_session"}
+var directoryTables = []string{"api_key", "join_token", "lease", "node", "node_report", "organisation", "setting", "stream_token", "web_session"}
 
 // check refuses a database that does not keep tenants apart as promised:
 // every violation is named.

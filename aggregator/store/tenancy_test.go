@@ -19,7 +19,7 @@ import (
 // readByIngest are those of tenantTables that commits read, too.
 var readByIngest = []string{"agent", "ingest_mark", "session", "span", "stream_counter"}
 
-var tenantTables = []string{"agent", "event", "gap", "ingest_mark", "log_hot", "metric_point", "model_call", "quarantine", "session", "span", "stream_counter"}
+var tenantTables = []string{"agent", "event", "gap", "ingest_mark", "log_chunk", "log_damaged", "log_hot", "metric_point", "model_call", "quarantine", "session", "span", "stream_counter"}
 
 // twoTenants fills every table of records for two organisations and both
 // environments.
@@ -43,6 +43,8 @@ func twoTenants(t *testing.T) *storetest.Database {
 			mustCommit(t, s, bad, sp.numbered(t, "agt_a", 0, 2, time.Now()), records)
 		}
 	}
+	sql(t, db, `insert into log_chunk select org, env, 0, (now() at time zone 'UTC')::date, 1, 2, 2, 0, 0, 2, 0, 9, now(), now(), now(), now(), false, '', '', null, null, '', '', '', '', '', '', '', '', '', ''
+from stream_counter`)
 	return db
 }
 
@@ -78,7 +80,7 @@ func TestARoleSeesItsOrganisationAndNothingElse(t *testing.T) {
 	t.Parallel()
 	db := twoTenants(t)
 	conn := db.Connect(t)
-	for _, table := range []string{"agent", "event", "gap", "log_hot", "metric_point", "model_call", "session", "span", "stream_counter"} {
+	for _, table := range []string{"agent", "event", "gap", "log_chunk", "log_hot", "metric_point", "model_call", "session", "span", "stream_counter"} {
 		as(t, conn, "agg_api", map[string]string{"app.org": "org_a", "app.env": "0"}, func(tx pgx.Tx) {
 			var mine, others int
 			if err := tx.QueryRow(t.Context(), "select count(*) filter (where org = 'org_a' and env = 0), count(*) filter (where org <> 'org_a' or env <> 0) from "+table).Scan(&mine, &others); err != nil {
@@ -112,7 +114,7 @@ func TestAMissingSettingIsAnError(t *testing.T) {
 			conn := db.Connect(t) // a session that never knew the setting
 			roles := map[string]map[string]string{"agg_ingest": {"app.orgs": `{"org_a": 1}`}, "agg_api": {"app.org": "org_a", "app.env": "0"}}
 			for role, settings := range roles {
-				if role == "agg_api" && table == "quarantine" || role == "agg_ingest" && !slices.Contains(readByIngest, table) {
+				if role == "agg_api" && (table == "quarantine" || table == "log_damaged") || role == "agg_ingest" && !slices.Contains(readByIngest, table) {
 					continue
 				}
 				if warm {
@@ -180,7 +182,7 @@ func TestPartitionsAndTheDirectoryAreOutOfReach(t *testing.T) {
 	if err != nil || len(tables) < 3 {
 		t.Fatalf("partitions %v: %v", tables, err)
 	}
-	tables = append(tables, "api_key", "join_token", "node", "node_report", "organisation", "setting", "stream_token", "web_session", "goose_db_version")
+	tables = append(tables, "log_chunk_default", "api_key", "join_token", "lease", "node", "node_report", "organisation", "setting", "stream_token", "web_session", "goose_db_version")
 	for _, role := range []string{"agg_api", "agg_ingest", "agg_maint"} {
 		for _, table := range tables {
 			for _, sql := range []string{"select * from %s", "delete from %s", "copy %s to stdout", "drop table %s"} {
@@ -195,6 +197,9 @@ func TestPartitionsAndTheDirectoryAreOutOfReach(t *testing.T) {
 	as(t, conn, "agg_api", nil, func(tx pgx.Tx) { refused(t, tx, "42501", "select join_node('', null, '', '', '', '', null)") })
 	as(t, conn, "agg_ingest", nil, func(tx pgx.Tx) { refused(t, tx, "42501", "select find_api_key('x')") })
 	as(t, conn, "agg_maint", nil, func(tx pgx.Tx) { refused(t, tx, "42501", "select use_web_session('')") })
+	as(t, conn, "agg_maint", nil, func(tx pgx.Tx) { refused(t, tx, "42501", "update stream_counter set next = 1") })
+	as(t, conn, "agg_api", nil, func(tx pgx.Tx) { refused(t, tx, "42501", "select drop_compacted_partition('')") })
+	as(t, conn, "agg_ingest", nil, func(tx pgx.Tx) { refused(t, tx, "42501", "select take_leases('{x}', 'me', '1 s')") })
 }
 
 // The check at the start is only worth something if it sees each of these.
@@ -211,6 +216,8 @@ func TestOpenRefusesADatabaseThatDoesNotKeepTenantsApart(t *testing.T) {
 		"open function":    {"grant execute on function find_api_key(text) to public", "function find_api_key is open to everybody"},
 		"search path":      {"alter function find_node(text) reset search_path", "function find_node has no search_path"},
 		"partition policy": {"alter table log_hot_default disable row level security", "row-level security is off on partition log_hot_default"},
+		"chunks in reach":  {"alter table log_chunk no force row level security", "row-level security is not forced on log_chunk"},
+		"chunk partition":  {"grant select on log_chunk_default to agg_api", "role agg_api has a right on log_chunk_default"},
 		"table gone":       {"drop table quarantine", "table quarantine is missing"},
 		"unguarded table":  {"create table theazo.extra (org text); grant select on theazo.extra to agg_api", "role agg_api has a right on extra"},
 	} {
