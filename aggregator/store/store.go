@@ -174,6 +174,9 @@ func (s *Store) inScope(ctx context.Context, what string, scope telemetry.Scope,
 	defer conn.Release() // drops the connection if the transaction is still open
 	var q pgx.Batch
 	q.Queue("begin isolation level repeatable read read only")
+	// Before the snapshot is taken: a hot partition whose rows this snapshot needs
+	// is not dropped before the end of the transaction.
+	q.Queue("lock table only log_hot in access share mode")
 	q.Queue("select set_config('app.org', $1, true), set_config('app.env', $2, true)", string(scope.Org), envText(scope.Env))
 	if err := conn.SendBatch(begin, &q).Close(); err != nil {
 		return failure(ctx, what, err)
