@@ -14,7 +14,8 @@ import (
 // is for one goroutine; after DecodeAll it may be read by many.
 type Lines struct {
 	*Segment
-	done [NumColumns]bool
+	done   [NumColumns]bool
+	places *BlockPlaces // nil: the lines of one node
 
 	times    []int64
 	flags    []byte
@@ -26,6 +27,19 @@ type Lines struct {
 
 // Read returns the lines of a parsed segment, with no column decoded yet.
 func (s *Segment) Read() *Lines { return &Lines{Segment: s} }
+
+// Place tells lines of a chunk where they stand, which a filter by node needs:
+// Select then goes by the node of each line.
+func (l *Lines) Place(b *BlockPlaces) error {
+	if b.Lines() != l.Segment.Lines {
+		return corrupt("a block of %d lines has %d places", l.Segment.Lines, b.Lines())
+	}
+	l.places = b
+	return nil
+}
+
+// Places returns what Place told; nil: nothing.
+func (l *Lines) Places() *BlockPlaces { return l.places }
 
 // Texts is a decoded column of byte strings.
 type Texts struct {

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/theazo/observability/shared/telemetry"
@@ -36,12 +37,20 @@ func (r Range) Overlaps(s *Stats) bool {
 
 // Select appends to dst the indices, rising, of the lines that match the
 // filter and lie in the range, and decodes no more columns than that takes.
-// node is the node that wrote the segment.
+// node is the node that wrote the segment; lines of a chunk have their own,
+// which Place must have told where the filter asks for nodes.
 func (l *Lines) Select(dst []int, f *telemetry.LogFilter, node telemetry.NodeID, in Range) ([]int, error) {
 	if !in.Overlaps(&l.Stats) {
 		return dst, nil
 	}
-	wanted, all := l.matchOrigins(f, node)
+	byNode := len(f.Nodes) > 0 && l.places != nil
+	origins := f
+	if byNode {
+		anyNode := *f
+		anyNode.Nodes = nil
+		origins = &anyNode
+	}
+	wanted, all := l.matchOrigins(origins, node)
 	if !all && wanted == nil {
 		return dst, nil
 	}
@@ -60,6 +69,9 @@ func (l *Lines) Select(dst []int, f *telemetry.LogFilter, node telemetry.NodeID,
 	}
 	start := len(dst)
 	dst = l.selectCheap(dst, f, wanted, in, needs)
+	if byNode {
+		dst = l.selectNodes(dst, start, f.Nodes)
+	}
 	if len(dst) == start || (f.Search == "" && len(f.Traces)+len(f.Spans) == 0) {
 		return dst, nil
 	}
@@ -110,6 +122,17 @@ func (l *Lines) selectCheap(dst []int, f *telemetry.LogFilter, wanted []bool, in
 		dst = append(dst, i)
 	}
 	return dst
+}
+
+// selectNodes keeps those of dst[start:] that came from one of the nodes.
+func (l *Lines) selectNodes(dst []int, start int, nodes []telemetry.NodeID) []int {
+	kept := dst[:start]
+	for _, i := range dst[start:] {
+		if slices.Contains(nodes, l.places.Node(i)) {
+			kept = append(kept, i)
+		}
+	}
+	return kept
 }
 
 // selectText keeps those of dst[start:] whose text and trace match.

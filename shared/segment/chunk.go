@@ -1,0 +1,134 @@
+package segment
+
+import (
+	"time"
+
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// BlockLines is how many lines of a chunk are encoded, and decode, together.
+const BlockLines = 512
+
+// maxListed bounds the bytes of the lists of agents and of sessions of a chunk.
+const maxListed = 512
+
+// Chunk is a row of the store that holds lines in the order in which queries
+// want them: what becomes of hot rows.
+type Chunk struct {
+	Row
+	Places []byte // column: ReadPlaces
+	Bloom  []byte // Token
+	Counts []byte // column: ReadCounts
+
+	First, Last          int64     // positions, both inclusive
+	Observed0, Observed1 time.Time // both inclusive
+	SessionLo, SessionHi string    // the lowest and the highest session, by bytes
+	Sessions, Agents     []string  // each once, in the order of lines; nil: too many to list
+}
+
+// ChunkWriter collects lines and encodes them into one chunk. It keeps its
+// buffers from one chunk to the next. Not safe for concurrent use.
+type ChunkWriter struct {
+	block  Writer
+	parts  []Part
+	places placeWriter
+	counts countWriter
+	bloom  bloomWriter
+	lines  int
+	raw    int
+	entry  telemetry.LogEntry
+}
+
+// Append adds line i of l, whose columns must all be decoded. The caller
+// appends in the order of session, agent, timestamp and position, and cuts before MaxChunkLines; at.Observed is
+// taken to the microsecond.
+func (w *ChunkWriter) Append(l *Lines, i int, at Place) {
+	l.Entry(i, &w.entry)
+	w.block.Append(&w.entry)
+	w.places.append(&at)
+	w.counts.add(l.Micros(i), l.Level(i))
+	w.bloom.addMessage(l.Message(i))
+	w.lines++
+	w.raw += len(w.entry.Message) + len(w.entry.Metadata)
+	if w.block.Lines() == BlockLines || w.block.RawBytes() >= MaxColumn/8 {
+		w.cut()
+	}
+}
+
+// Lines is the number of lines since the last Encode.
+func (w *ChunkWriter) Lines() int { return w.lines }
+
+// RawBytes is the size of their messages and metadata.
+func (w *ChunkWriter) RawBytes() int { return w.raw }
+
+func (w *ChunkWriter) cut() {
+	n := w.block.Lines()
+	if n == 0 {
+		return
+	}
+	s, err := Parse(w.block.Encode(nil))
+	if err != nil {
+		panic("segment: what was encoded a moment ago is not a segment: " + err.Error())
+	}
+	w.parts = append(w.parts, Part{Segment: s})
+	w.places.cut(n)
+}
+
+// Encode returns the lines as a chunk and forgets them; nil without lines.
+func (w *ChunkWriter) Encode() *Chunk {
+	w.cut()
+	if w.lines == 0 {
+		return nil
+	}
+	c := &Chunk{Row: Join(w.parts), Places: w.places.encode(), Bloom: w.bloom.encode(), Counts: w.counts.encode()}
+	first, last, observed0, observed1 := w.places.bounds()
+	c.First, c.Last, c.Observed0, c.Observed1 = first, last, fromMicros(observed0), fromMicros(observed1)
+	c.list(w.parts)
+	w.lines, w.raw, w.parts = 0, 0, nil
+	w.places.reset()
+	w.counts.reset()
+	w.bloom.tokens.reset()
+	return c
+}
+
+// list says whose lines the chunk holds.
+func (c *Chunk) list(parts []Part) {
+	sessions, agents := newListing(), newListing()
+	for i := range parts {
+		for j := range parts[i].Origins {
+			o := &parts[i].Origins[j]
+			s := string(o.Session)
+			if i+j == 0 {
+				c.SessionLo, c.SessionHi = s, s
+			}
+			c.SessionLo, c.SessionHi = min(c.SessionLo, s), max(c.SessionHi, s)
+			if s != "" {
+				sessions.add(s)
+			}
+			agents.add(string(o.Agent))
+		}
+	}
+	c.Sessions, c.Agents = sessions.list, agents.list
+}
+
+// listing is a list of ids that is given up when it becomes too long.
+type listing struct {
+	list []string
+	seen map[string]struct{}
+	size int
+}
+
+func newListing() *listing {
+	return &listing{list: []string{}, seen: make(map[string]struct{})}
+}
+
+func (l *listing) add(id string) {
+	if _, seen := l.seen[id]; seen || l.list == nil {
+		return
+	}
+	l.seen[id] = struct{}{}
+	l.list = append(l.list, id)
+	if l.size += len(id) + 4; l.size > maxListed {
+		l.list = nil
+	}
+}
