@@ -113,6 +113,12 @@ bench-agentd: build ## Measure agentd alone: CPU, memory and disk per line, late
 	@$(GO_BUILD) -o bin/benchagentd ./test/cmd/benchagentd
 	@exec bin/benchagentd $(BENCH)
 
+.PHONY: bench-store
+bench-store: build ## Measure the log store: CPU and disk per line, every query of the table, 5,000 organisations (BENCH="-lines 200000" for less).
+	@tools/setup run
+	@$(GO_BUILD) -o bin/benchstore ./test/cmd/benchstore
+	@exec bin/benchstore $(BENCH)
+
 .PHONY: bench-sources
 bench-sources: ## Bursts of a million lines and a hundred short containers on a real engine, both file drivers: what is lost.
 	@tools/setup run
