@@ -22,20 +22,30 @@ type LogFilter struct {
 	Traces   []TraceID   `json:"traceId,omitempty"`
 	Spans    []SpanID    `json:"spanId,omitempty"`
 	Search   string      `json:"search,omitempty"` // part of the message, case ignored
+
+	// Envs is what a query says of environments ("env:live"). A scope holds one
+	// environment, so the door that reads the query compares the two; entries
+	// carry none, and Match does not look at it.
+	Envs []Environment `json:"env,omitempty"`
+	// Where is what the fields above cannot say.
+	Where *LogExpr `json:"q,omitempty"`
 }
 
 // MatchOrigin reports whether lines of this origin can match. It looks at
 // everything that is the same for all lines of one origin on one node, so a
-// reader asks it once per origin and not once per line.
+// reader asks it once per origin and not once per line. Where it says yes,
+// Where may still say no to a line.
 func (f *LogFilter) MatchOrigin(o *Origin, node NodeID) bool {
 	return anyOf(f.Sessions, o.Session) && anyOf(f.Agents, o.Agent) && anyOf(f.Users, o.User) &&
 		anyOf(f.Sources, o.Source) && anyOf(f.Provider, o.Provider) && anyOf(f.Sandbox, o.Sandbox) &&
-		anyOf(f.Streams, o.Stream) && anyOf(f.Nodes, node)
+		anyOf(f.Streams, o.Stream) && anyOf(f.Nodes, node) &&
+		(f.Where.Uses()&OriginFields == 0 || f.Where.Eval(&LogEntry{Origin: *o, Node: node}, OriginFields) != No)
 }
 
 // FiltersOrigins reports whether MatchOrigin can ever say no.
 func (f *LogFilter) FiltersOrigins() bool {
-	return len(f.Sessions)+len(f.Agents)+len(f.Users)+len(f.Sources)+len(f.Provider)+len(f.Sandbox)+len(f.Streams)+len(f.Nodes) > 0
+	return len(f.Sessions)+len(f.Agents)+len(f.Users)+len(f.Sources)+len(f.Provider)+len(f.Sandbox)+len(f.Streams)+len(f.Nodes) > 0 ||
+		f.Where.Uses()&OriginFields != 0
 }
 
 // MatchLevel reports whether the level is among those asked for.
@@ -45,7 +55,16 @@ func (f *LogFilter) MatchLevel(l Level) bool { return anyOf(f.Levels, l) }
 // faster reader is tested against.
 func (f *LogFilter) Match(e *LogEntry) bool {
 	return f.MatchOrigin(&e.Origin, e.Node) && f.MatchLevel(e.Level) &&
-		anyOf(f.Traces, e.Trace) && anyOf(f.Spans, e.Span) && ContainsFold(e.Message, f.Search)
+		anyOf(f.Traces, e.Trace) && anyOf(f.Spans, e.Span) && ContainsFold(e.Message, f.Search) && f.Where.Match(e)
+}
+
+// Needles returns texts that the message of every match contains, as
+// ContainsFold says: what an index of texts can be asked for.
+func (f *LogFilter) Needles() []string {
+	if f.Search == "" {
+		return f.Where.Needles()
+	}
+	return union([]string{f.Search}, f.Where.Needles())
 }
 
 // MatchGap reports whether a gap belongs in an answer to this filter: a gap of
@@ -53,7 +72,26 @@ func (f *LogFilter) Match(e *LogEntry) bool {
 // and nobody knows the text or level of what is missing.
 func (f *LogFilter) MatchGap(g *Gap) bool {
 	return (g.Agent == "" || anyOf(f.Agents, g.Agent)) && (g.Session == "" || anyOf(f.Sessions, g.Session)) &&
-		(g.Sandbox == "" || anyOf(f.Sandbox, g.Sandbox)) && (g.Node == "" || anyOf(f.Nodes, g.Node))
+		(g.Sandbox == "" || anyOf(f.Sandbox, g.Sandbox)) && (g.Node == "" || anyOf(f.Nodes, g.Node)) && f.Where.matchGap(g)
+}
+
+// matchGap reports whether a line that the gap is of could meet the condition.
+func (e *LogExpr) matchGap(g *Gap) bool {
+	var known LogFields
+	if g.Agent != "" {
+		known |= 1 << FieldAgent
+	}
+	if g.Session != "" {
+		known |= 1 << FieldSession
+	}
+	if g.Sandbox != "" {
+		known |= 1 << FieldSandbox
+	}
+	if g.Node != "" {
+		known |= 1 << FieldNode
+	}
+	of := Origin{Agent: g.Agent, Session: g.Session, Sandbox: g.Sandbox}
+	return e.Eval(&LogEntry{Origin: of, Node: g.Node}, known) != No
 }
 
 func anyOf[T comparable](list []T, v T) bool { return len(list) == 0 || slices.Contains(list, v) }
