@@ -2,12 +2,13 @@ package segment
 
 import (
 	"time"
-
-	"github.com/theazo/observability/shared/telemetry"
 )
 
 // BlockLines is how many lines of a chunk are encoded, and decode, together.
 const BlockLines = 512
+
+// blockBytes is the raw size at which a block of fewer lines is cut.
+const blockBytes = 256 << 10
 
 // maxListed bounds the bytes of the lists of agents and of sessions of a chunk.
 const maxListed = 512
@@ -36,21 +37,21 @@ type ChunkWriter struct {
 	bloom  bloomWriter
 	lines  int
 	raw    int
-	entry  telemetry.LogEntry
 }
 
 // Append adds line i of l, whose columns must all be decoded. The caller
 // appends in the order of session, agent, timestamp and position, and cuts before MaxChunkLines; at.Observed is
 // taken to the microsecond.
 func (w *ChunkWriter) Append(l *Lines, i int, at Place) {
-	l.Entry(i, &w.entry)
-	w.block.Append(&w.entry)
+	w.block.scaled = true
+	w.block.appendLine(l, i)
 	w.places.append(&at)
-	w.counts.add(l.Micros(i), l.Level(i))
-	w.bloom.addMessage(l.Message(i))
+	w.counts.add(l.times[i], l.Level(i))
+	message := l.message.At(i)
+	w.bloom.addMessage(message)
 	w.lines++
-	w.raw += len(w.entry.Message) + len(w.entry.Metadata)
-	if w.block.Lines() == BlockLines || w.block.RawBytes() >= MaxColumn/8 {
+	w.raw += len(message) + len(l.metadata.At(i))
+	if w.block.Lines() == BlockLines || w.block.RawBytes() >= blockBytes {
 		w.cut()
 	}
 }
@@ -66,11 +67,7 @@ func (w *ChunkWriter) cut() {
 	if n == 0 {
 		return
 	}
-	s, err := Parse(w.block.Encode(nil))
-	if err != nil {
-		panic("segment: what was encoded a moment ago is not a segment: " + err.Error())
-	}
-	w.parts = append(w.parts, Part{Segment: s})
+	w.parts = append(w.parts, Part{Segment: w.block.encodeSegment()})
 	w.places.cut(n)
 }
 

@@ -1,17 +1,15 @@
 package segment
 
 import (
-	"errors"
-	"sync"
+	"slices"
 	"unsafe"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/theazo/observability/shared/telemetry"
 )
 
 // Lines decodes the columns of one segment when they are first asked for. It
-// is for one goroutine; after DecodeAll it may be read by many.
+// is for one goroutine; after DecodeAll it may be read by many. A reader of many segments
+// keeps one Lines and goes from one to the next by Reset.
 type Lines struct {
 	*Segment
 	done   [NumColumns]bool
@@ -23,10 +21,20 @@ type Lines struct {
 	message  Texts
 	metadata Texts
 	trace    Texts
+
+	small inflater           // for columns that are decoded into something else
+	kept  [NumColumns][]byte // memory of columns that are used as they are
+	found []int              // scratch of Select
 }
 
 // Read returns the lines of a parsed segment, with no column decoded yet.
 func (s *Segment) Read() *Lines { return &Lines{Segment: s} }
+
+// Reset makes l the lines of s, with no column decoded yet, and uses the memory
+// of the lines before again: nothing that l returned before is valid after it.
+func (l *Lines) Reset(s *Segment) {
+	l.Segment, l.done, l.places = s, [NumColumns]bool{}, nil
+}
 
 // Place tells lines of a chunk where they stand, which a filter by node needs:
 // Select then goes by the node of each line.
@@ -43,13 +51,14 @@ func (l *Lines) Places() *BlockPlaces { return l.places }
 
 // Texts is a decoded column of byte strings.
 type Texts struct {
-	data []byte
-	ends []uint32 // of each value in data; nil: all are empty
+	data  []byte
+	ends  []uint32 // of each value in data; none: all are empty
+	ascii int8     // 1: data is ASCII alone; -1: it is not; 0: nobody looked yet
 }
 
 // At returns value i, a view.
 func (t *Texts) At(i int) []byte {
-	if t.ends == nil {
+	if len(t.ends) == 0 {
 		return nil
 	}
 	start := uint32(0)
@@ -80,7 +89,10 @@ func (l *Lines) decode(c Column) error {
 	if l.unloaded&(1<<c) != 0 {
 		return errNotLoaded
 	}
-	raw, err := inflate(l.columns[c])
+	if c == Time && len(l.columns[c]) > 0 && l.columns[c][0] == timesV2 {
+		return l.decodeScaled(l.columns[c])
+	}
+	raw, err := l.inflate(c)
 	if err != nil {
 		return err
 	}
@@ -93,11 +105,11 @@ func (l *Lines) decode(c Column) error {
 	case Origin:
 		l.decodeOrigins(&r)
 	case Message:
-		l.message = decodeTexts(&r, l.Segment.Lines)
+		l.message.decode(&r, l.Segment.Lines)
 	case Metadata:
-		l.metadata = decodeTexts(&r, l.Segment.Lines)
+		l.metadata.decode(&r, l.Segment.Lines)
 	case Trace:
-		l.trace = decodeTexts(&r, 2*l.Segment.Lines)
+		l.trace.decode(&r, 2*l.Segment.Lines)
 	case NumColumns:
 	}
 	if r.err == nil && len(r.b) != 0 {
@@ -106,18 +118,69 @@ func (l *Lines) decode(c Column) error {
 	return r.err
 }
 
+// inflate returns the raw bytes of a column: those that are used as they are in memory of
+// their own.
+func (l *Lines) inflate(c Column) ([]byte, error) {
+	column := l.columns[c]
+	if c == Time || c == Origin {
+		return l.small.inflate(column)
+	}
+	raw, err := inflateInto(l.kept[c], column)
+	if err == nil && len(column) > 0 && column[0] == zstdV1 {
+		l.kept[c] = raw
+	}
+	return raw, err
+}
+
+// sized returns a slice of n, of the same memory where it suffices.
+func sized[T any](s []T, n int) []T { return slices.Grow(s[:0], n)[:n] }
+
 func (l *Lines) decodeTimes(r *reader) {
 	minimum, maximum := l.Min.UnixMicro(), l.Max.UnixMicro()
-	times := make([]int64, l.Segment.Lines)
+	l.times = sized(l.times, l.Segment.Lines)
 	at := minimum
-	for i := range times {
+	for i := range l.times {
 		at += r.varint()
 		if r.err == nil && (at < minimum || at > maximum) {
 			r.fail("a timestamp outside the head's bounds")
 		}
-		times[i] = at
+		l.times[i] = at
 	}
-	l.times = times
+}
+
+// decodeScaled decodes times of version 2: see appendScaled.
+func (l *Lines) decodeScaled(column []byte) error {
+	minimum, maximum := l.Min.UnixMicro(), l.Max.UnixMicro()
+	r := reader{b: column[1:]}
+	if n := r.uvarint(); n != uint64(8*l.Segment.Lines) && r.err == nil { //nolint:gosec // a count
+		r.fail("times of %d bytes of %d lines", n, l.Segment.Lines)
+	}
+	scale, first := r.uvarint(), r.uvarint()
+	span := uint64(maximum - minimum) //nolint:gosec // readHead checked that it is not negative
+	if r.err == nil && (scale == 0 || scale > 2*maxMicros || first > span) {
+		r.fail("times begin %d after the first, by steps of %d", first, scale)
+	}
+	if r.err != nil {
+		return r.err
+	}
+	l.times = sized(l.times, l.Segment.Lines)
+	l.small.readValues(l.times, &r)
+	if r.err != nil {
+		return r.err
+	}
+	at := minimum + int64(first)         //nolint:gosec // at most maximum
+	most := 2 * maxMicros / int64(scale) //nolint:gosec // checked above
+	for i, delta := range l.times {
+		if delta > most || delta < -most {
+			return corrupt("a timestamp outside the head's bounds")
+		}
+		at += delta * int64(scale) //nolint:gosec // checked above
+		if at < minimum || at > maximum {
+			return corrupt("a timestamp outside the head's bounds")
+		}
+		l.times[i] = at
+	}
+	return nil
 }
 
 func (l *Lines) decodeFlags(r *reader) {
@@ -132,80 +195,45 @@ func (l *Lines) decodeFlags(r *reader) {
 }
 
 func (l *Lines) decodeOrigins(r *reader) {
-	origin := make([]uint32, l.Segment.Lines)
-	for i := range origin {
-		v := r.uvarint()
+	l.origin = sized(l.origin, l.Segment.Lines)
+	for i := range l.origin {
+		v := uint64(0)
+		if len(r.b) > 0 && r.b[0] < 0x80 {
+			v, r.b = uint64(r.b[0]), r.b[1:]
+		} else {
+			v = r.uvarint()
+		}
 		if v >= uint64(len(l.Origins)) {
 			r.fail("origin %d of %d", v, len(l.Origins))
 			return
 		}
-		origin[i] = uint32(v) //nolint:gosec // checked above
+		l.origin[i] = uint32(v) //nolint:gosec // checked above
 	}
-	l.origin = origin
 }
 
-// decodeTexts reads n lengths and as many texts; an absent column is n empty ones.
-func decodeTexts(r *reader, n int) Texts {
+// decode reads n lengths and as many texts; an absent column is n empty ones.
+func (t *Texts) decode(r *reader, n int) {
+	t.data, t.ends, t.ascii = nil, t.ends[:0], 0
 	if len(r.b) == 0 && r.err == nil {
-		return Texts{}
+		return
 	}
-	ends := make([]uint32, n)
+	ends := sized(t.ends, n)
 	sum := uint64(0)
 	for i := range ends {
-		sum += uint64(r.count(MaxColumn, "text length")) //nolint:gosec // never negative; bounded, so that the sum cannot wrap around
+		if len(r.b) > 0 && r.b[0] < 0x80 {
+			sum += uint64(r.b[0])
+			r.b = r.b[1:]
+		} else {
+			sum += uint64(r.count(MaxColumn, "text length")) //nolint:gosec // never negative; bounded, so that the sum cannot wrap around
+		}
 		if sum > uint64(len(r.b)) {
 			r.fail("texts longer than their column")
-			return Texts{}
+			return
 		}
 		ends[i] = uint32(sum) //nolint:gosec // at most MaxColumn
 	}
-	return Texts{data: r.bytes(int(sum)), ends: ends}
+	t.data, t.ends = r.bytes(int(sum)), ends //nolint:gosec // at most MaxColumn
 }
-
-// errNotLoaded is a fault of the caller: the column was left in the database.
-var errNotLoaded = errors.New("segment: column was not loaded with its row")
-
-// inflate returns the raw bytes of a column. Plain columns are views.
-func inflate(b []byte) ([]byte, error) {
-	if len(b) == 0 {
-		return nil, nil
-	}
-	r := reader{b: b}
-	encoding := r.byte()
-	n := r.count(MaxColumn, "column size")
-	if r.err != nil {
-		return nil, r.err
-	}
-	switch encoding {
-	case plainV1:
-		if len(r.b) != n {
-			return nil, corrupt("a column of %d bytes says %d", len(r.b), n)
-		}
-		return r.b, nil
-	case zstdV1:
-		// The content size of the zstd frame is not believed: the buffer has
-		// room for what the column says, the decoder refuses to go beyond MaxColumn.
-		raw, err := decoder().DecodeAll(r.b, make([]byte, 0, n))
-		if err != nil {
-			return nil, corrupt("zstd: %v", err)
-		}
-		if len(raw) != n {
-			return nil, corrupt("a column says %d bytes and holds %d", n, len(raw))
-		}
-		return raw, nil
-	}
-	return nil, corrupt("column encoding %#x is not known here", encoding)
-}
-
-// decoder is shared: DecodeAll is safe for concurrent use.
-var decoder = sync.OnceValue(func() *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxMemory(MaxColumn),
-		zstd.WithDecoderMaxWindow(MaxColumn), zstd.WithDecoderLowmem(true))
-	if err != nil {
-		panic("segment: the options of the zstd decoder are constants: " + err.Error())
-	}
-	return d
-})
 
 // Micros returns the timestamp of line i in microseconds since 1970. Time
 // must be decoded.

@@ -54,18 +54,20 @@ const placesVersion = 1
 
 // placeWriter collects the places of a chunk.
 //
-//	places := version(1) column(sources{ node epoch(8 bytes) } runs{ position source seq observed }) blocks{ lines length } column…
+//	places := version(1) column(sources{ node epoch(8 bytes) } runs{ position source seq observed }) blocks{ lines length } values…
 //
 // The runs are in the order of positions; each number is a difference: the
 // position from the run before, the sequence from the last run of its source,
-// the observed time from the run before. A block's column holds the positions of its
-// lines, each as the difference from the line before.
+// the observed time from the run before. A block's column is the positions of its
+// lines: the values of each as the difference from the line before (values.go).
 type placeWriter struct {
 	lines   []placed
 	blocks  []int // lines of each
 	sources []source
 	index   map[source]uint32
-	order   []int
+	order   []uint64
+	deltas  []int64
+	classes []byte
 }
 
 func (w *placeWriter) append(p *Place) {
@@ -99,18 +101,18 @@ func (w *placeWriter) encode() []byte {
 	}
 	dst = appendLong(dst, w.appendRuns(table))
 	dst = binary.AppendUvarint(dst, uint64(len(w.blocks)))
-	var body, positions []byte
+	var body []byte
 	at := 0
 	for _, n := range w.blocks {
-		positions = positions[:0]
+		w.deltas = w.deltas[:0]
 		last := int64(0)
 		for _, l := range w.lines[at : at+n] {
-			positions = binary.AppendVarint(positions, l.position-last)
+			w.deltas = append(w.deltas, l.position-last)
 			last = l.position
 		}
 		at += n
 		before := len(body)
-		body = appendColumn(body, true, positions)
+		body, w.classes = appendValues(body, w.deltas, w.classes)
 		dst = binary.AppendUvarint(dst, uint64(n)) //nolint:gosec // a count
 		dst = binary.AppendUvarint(dst, uint64(len(body)-before))
 	}
@@ -125,14 +127,9 @@ func appendLong(dst, raw []byte) []byte {
 }
 
 func (w *placeWriter) appendRuns(dst []byte) []byte {
-	w.order = w.order[:0]
-	for i := range w.lines {
-		w.order = append(w.order, i)
-	}
-	slices.SortFunc(w.order, func(a, b int) int { return cmp.Compare(w.lines[a].position, w.lines[b].position) })
 	var runs []run
-	for _, i := range w.order {
-		l := &w.lines[i]
+	for _, i := range w.byPosition() {
+		l := &w.lines[i%MaxChunkLines]
 		if len(runs) > 0 && runs[len(runs)-1].holds(l) {
 			continue
 		}
@@ -149,6 +146,25 @@ func (w *placeWriter) appendRuns(dst []byte) []byte {
 		position, observed, last[r.source] = r.position, r.observed, r.seq
 	}
 	return dst
+}
+
+// byPosition returns the lines' numbers in the order of positions, in the low
+// bits: sorting plain numbers is faster than sorting lines.
+func (w *placeWriter) byPosition() []uint64 {
+	first, last, _, _ := w.bounds()
+	w.order = w.order[:0]
+	if uint64(last-first) < 1<<47 { //nolint:gosec // not negative
+		for i := range w.lines {
+			w.order = append(w.order, uint64(w.lines[i].position-first)<<16|uint64(i)) //nolint:gosec // not negative
+		}
+		slices.Sort(w.order)
+		return w.order
+	}
+	for i := range w.lines {
+		w.order = append(w.order, uint64(i)) //nolint:gosec // not negative
+	}
+	slices.SortFunc(w.order, func(a, b uint64) int { return cmp.Compare(w.lines[a].position, w.lines[b].position) })
+	return w.order
 }
 
 // bounds returns the extremes of positions and observed times.
@@ -220,7 +236,7 @@ const (
 )
 
 func (p *Places) readTable(outer *reader, column []byte) {
-	raw, err := inflate(column)
+	raw, err := inflateInto(nil, column)
 	if err != nil {
 		outer.err = err
 		return
@@ -287,26 +303,21 @@ func (p *Places) Block(i int) (*BlockPlaces, error) {
 	if i < 0 || i >= len(p.blocks) {
 		return nil, corrupt("block %d of %d has no places", i, len(p.blocks))
 	}
-	raw, err := inflate(p.blocks[i].column)
-	if err != nil {
-		return nil, err
-	}
-	r := reader{b: raw}
 	n := p.blocks[i].lines
-	if n > len(raw) || len(p.runs) == 0 {
-		return nil, corrupt("%d places in %d bytes and %d runs", n, len(raw), len(p.runs))
+	if n > MaxLines || len(p.runs) == 0 {
+		return nil, corrupt("%d places in %d runs", n, len(p.runs))
 	}
 	b := &BlockPlaces{places: p, positions: make([]int64, n)}
+	r := reader{b: p.blocks[i].column}
+	var in inflater
+	in.readValues(b.positions, &r)
 	last := int64(0)
-	for i := range b.positions {
-		last += r.varint()
+	for i, delta := range b.positions {
+		last += delta
 		b.positions[i] = last
 		if r.err == nil && last < p.runs[0].position {
 			r.fail("a position before the first run")
 		}
-	}
-	if r.err == nil && len(r.b) != 0 {
-		r.fail("%d bytes after the last position", len(r.b))
 	}
 	if r.err != nil {
 		return nil, r.err

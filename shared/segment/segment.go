@@ -28,6 +28,7 @@ const Version = 1
 const (
 	plainV1 = 0x10
 	zstdV1  = 0x11
+	timesV2 = 0x20 // of the column of times alone
 )
 
 // ErrCorrupt is what every refusal of bytes wraps.

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -23,10 +24,14 @@ type Writer struct {
 	inOrder    []telemetry.Origin
 	recent     [2]uint32 // indices in inOrder: a container's two streams take turns
 
+	// scaled writes times of version 2, which readers of before chunks do not know.
+	scaled bool
+	deltas []int64 // scaled: each time less the one before
+
 	time, flags, origin []byte
 	message, metadata   texts
 	trace               texts
-	scratch             []byte
+	scratch, classes    []byte
 }
 
 // texts is a column of byte strings while it is being written.
@@ -81,14 +86,7 @@ func (w *Writer) AppendText(e *telemetry.LogEntry, message string) {
 }
 
 func (w *Writer) appendRest(e *telemetry.LogEntry, messageBytes int) {
-	us := min(max(e.Timestamp.UnixMicro(), -maxMicros), maxMicros)
-	if w.stats.Lines == 0 {
-		w.minUS, w.max, w.firstUS, w.lastUS = us, us, us, us
-	} else {
-		w.time = binary.AppendVarint(w.time, us-w.lastUS)
-		w.lastUS = us
-		w.minUS, w.max = min(w.minUS, us), max(w.max, us)
-	}
+	w.appendTime(min(max(e.Timestamp.UnixMicro(), -maxMicros), maxMicros))
 	flags := byte(e.Level) & flagLevel
 	if e.LevelInferred {
 		flags |= flagInferred
@@ -104,6 +102,35 @@ func (w *Writer) appendRest(e *telemetry.LogEntry, messageBytes int) {
 	w.stats.Lines++
 	w.stats.Levels[flags&flagLevel]++
 	w.stats.RawBytes += messageBytes + len(e.Metadata)
+}
+
+func (w *Writer) appendTime(us int64) {
+	if w.stats.Lines == 0 {
+		w.minUS, w.max, w.firstUS, w.lastUS = us, us, us, us
+	}
+	switch {
+	case w.scaled:
+		w.deltas = append(w.deltas, us-w.lastUS)
+	case w.stats.Lines > 0:
+		w.time = binary.AppendVarint(w.time, us-w.lastUS)
+	}
+	w.lastUS = us
+	w.minUS, w.max = min(w.minUS, us), max(w.max, us)
+}
+
+// appendLine adds line i of l, whose columns are all decoded.
+func (w *Writer) appendLine(l *Lines, i int) {
+	w.appendTime(l.times[i])
+	message, metadata, flags := l.message.At(i), l.metadata.At(i), l.flags[i]
+	w.flags = append(w.flags, flags)
+	w.origin = binary.AppendUvarint(w.origin, uint64(w.originIndex(&l.Origins[l.origin[i]])))
+	w.message.addBytes(message)
+	w.metadata.addBytes(metadata)
+	w.trace.addBytes(l.trace.At(2 * i))
+	w.trace.addBytes(l.trace.At(2*i + 1))
+	w.stats.Lines++
+	w.stats.Levels[flags&flagLevel]++
+	w.stats.RawBytes += len(message) + len(metadata)
 }
 
 const (
@@ -139,24 +166,7 @@ func (w *Writer) Encode(dst []byte) []byte {
 	if w.stats.Lines == 0 {
 		return dst
 	}
-	compress := w.stats.RawBytes >= uncompressedBelow
-	body := w.scratch[:0]
-	var lengths [NumColumns]int
-	add := func(c Column, parts ...[]byte) {
-		n := len(body)
-		body = appendColumn(body, compress, parts...)
-		lengths[c] = len(body) - n
-	}
-	add(Time, binary.AppendVarint(nil, w.firstUS-w.minUS), w.time)
-	add(Flags, w.flags)
-	add(Origin, w.origin)
-	add(Message, w.message.lengths, w.message.data)
-	if w.metadata.any {
-		add(Metadata, w.metadata.lengths, w.metadata.data)
-	}
-	if w.trace.any {
-		add(Trace, w.trace.lengths, w.trace.data)
-	}
+	body, lengths := w.appendColumns(w.scratch[:0], w.stats.RawBytes >= uncompressedBelow)
 	dst = w.appendHead(dst)
 	n := 0
 	for _, l := range lengths {
@@ -175,6 +185,85 @@ func (w *Writer) Encode(dst []byte) []byte {
 	w.scratch = body
 	w.reset()
 	return dst
+}
+
+// appendColumns appends the columns, and says how long each is.
+func (w *Writer) appendColumns(body []byte, compress bool) (appended []byte, lengths [NumColumns]int) {
+	add := func(c Column, parts ...[]byte) {
+		n := len(body)
+		body = appendColumn(body, compress, parts...)
+		lengths[c] = len(body) - n
+	}
+	if w.scaled {
+		body = w.appendScaled(body)
+		lengths[Time] = len(body)
+	} else {
+		add(Time, binary.AppendVarint(nil, w.firstUS-w.minUS), w.time)
+	}
+	add(Flags, w.flags)
+	add(Origin, w.origin)
+	add(Message, w.message.lengths, w.message.data)
+	if w.metadata.any {
+		add(Metadata, w.metadata.lengths, w.metadata.data)
+	}
+	if w.trace.any {
+		add(Trace, w.trace.lengths, w.trace.data)
+	}
+	return body, lengths
+}
+
+// appendScaled appends the column of times in version 2:
+//
+//	0x20 decodedBytes scale first-minTime values
+//
+// The values are the differences from line to line, in units of scale: clocks often
+// tick in milliseconds, or more.
+func (w *Writer) appendScaled(dst []byte) []byte {
+	scale := int64(0)
+	for _, d := range w.deltas {
+		if scale == 0 || d%scale != 0 {
+			if scale = divisor(scale, d); scale == 1 {
+				break
+			}
+		}
+	}
+	if scale > 1 {
+		for i := range w.deltas {
+			w.deltas[i] /= scale
+		}
+	}
+	dst = append(dst, timesV2)
+	dst = binary.AppendUvarint(dst, uint64(8*w.stats.Lines))   //nolint:gosec // a count
+	dst = binary.AppendUvarint(dst, uint64(max(scale, 1)))     //nolint:gosec // positive
+	dst = binary.AppendUvarint(dst, uint64(w.firstUS-w.minUS)) //nolint:gosec // the minimum is not above
+	dst, w.classes = appendValues(dst, w.deltas, w.classes)
+	return dst
+}
+
+// divisor is the greatest common divisor, never negative; that of 0 and v is v.
+func divisor(a, b int64) int64 {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return max(a, -a)
+}
+
+// encodeSegment makes a parsed segment of the lines, in memory of its own, and forgets them.
+func (w *Writer) encodeSegment() *Segment {
+	s := &Segment{Stats: w.Stats(), Origins: slices.Clone(w.inOrder)}
+	body, lengths := w.appendColumns(w.scratch[:0], w.stats.RawBytes >= uncompressedBelow)
+	w.scratch = body
+	head := w.appendHead(nil)
+	own := append(make([]byte, 0, len(head)+len(body)), head...)
+	own = append(own, body...)
+	s.head, own = own[:len(head):len(head)], own[len(head):]
+	for c, n := range lengths {
+		if n > 0 {
+			s.columns[c], own = own[:n:n], own[n:]
+		}
+	}
+	w.reset()
+	return s
 }
 
 func (w *Writer) appendHead(dst []byte) []byte {
@@ -207,7 +296,7 @@ func (w *Writer) reset() {
 	clear(w.origins)
 	w.inOrder = w.inOrder[:0]
 	w.recent = [2]uint32{}
-	w.time, w.flags, w.origin = w.time[:0], w.flags[:0], w.origin[:0]
+	w.deltas, w.time, w.flags, w.origin = w.deltas[:0], w.time[:0], w.flags[:0], w.origin[:0]
 	w.message.reset()
 	w.metadata.reset()
 	w.trace.reset()
