@@ -4,25 +4,29 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/ids"
 	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
-// load makes the entries of a page, in order, and stops when their text is
-// more than maxPageBytes.
-func (r *logScan) load(ctx context.Context, lines []lineRef) ([]telemetry.LogEntry, error) {
+// load makes the entries of chosen lines, in order, and stops when their text
+// is more than maxPageBytes.
+func (sc *scan) load(ctx context.Context, lines []lineRef) ([]telemetry.LogEntry, error) {
 	entries := make([]telemetry.LogEntry, 0, len(lines))
 	bytes := 0
 	for len(lines) > 0 && bytes < maxPageBytes {
 		rows, n := nextRows(lines)
-		group, size, err := r.loadRows(ctx, rows, lines[:n])
+		group, err := sc.loadRows(ctx, rows, lines[:n])
 		if err != nil {
 			return nil, err
 		}
+		for i := range group {
+			bytes += len(group[i].Message) + len(group[i].Metadata)
+		}
 		entries = append(entries, group...)
-		bytes += size
 		lines = lines[n:]
 	}
 	return entries, nil
@@ -30,8 +34,8 @@ func (r *logScan) load(ctx context.Context, lines []lineRef) ([]telemetry.LogEnt
 
 // nextRows returns the rows of as many of the next lines as may be loaded
 // together.
-func nextRows(lines []lineRef) (rows []*rowMeta, n int) {
-	seen := map[*rowMeta]bool{}
+func nextRows(lines []lineRef) (rows []*row, n int) {
+	seen := map[*row]bool{}
 	var size int64
 	for _, l := range lines {
 		if !seen[l.row] {
@@ -48,38 +52,112 @@ func nextRows(lines []lineRef) (rows []*rowMeta, n int) {
 }
 
 // loadRows fills the lines from their rows.
-func (r *logScan) loadRows(ctx context.Context, rows []*rowMeta, lines []lineRef) (entries []telemetry.LogEntry, size int, err error) {
-	// Where the line at a position goes on the page.
-	place := make(map[int64]int, len(lines))
-	wanted := make([]int64, len(lines))
+func (sc *scan) loadRows(ctx context.Context, rows []*row, lines []lineRef) ([]telemetry.LogEntry, error) {
+	entries := make([]telemetry.LogEntry, len(lines))
+	of := make(map[*row][]int, len(rows)) // indices in lines, by row
 	for i := range lines {
-		place[lines[i].pos], wanted[i] = i, lines[i].pos
+		of[lines[i].row] = append(of[lines[i].row], i)
 	}
-	slices.Sort(wanted)
-	entries = make([]telemetry.LogEntry, len(lines))
-	err = r.eachRow(ctx, allColumns, rows, func(m *rowMeta, parts []segment.Part) error {
-		pos := m.pos
-		for i := range parts {
-			next := pos + int64(parts[i].Lines)
-			from, _ := slices.BinarySearch(wanted, pos)
-			to, _ := slices.BinarySearch(wanted, next)
-			if from < to {
-				decoded := parts[i].Read()
-				if err := decoded.DecodeAll(); err != nil {
-					return err
-				}
-				p := frame.NewPublished(r.scope, pos, m.recv.UTC(), &parts[i], decoded)
-				for _, at := range wanted[from:to] {
-					e := &entries[place[at]]
-					p.Entry(int(at-pos), e)
-					// The page must not keep all other lines of the part alive.
-					e.Message, e.Metadata = strings.Clone(e.Message), slices.Clone(e.Metadata)
-					size += len(e.Message) + len(e.Metadata)
-				}
+	hashes := newHashes()
+	err := sc.each(ctx, allColumns|placeColumn, rows, func(d *rowData) error {
+		wanted := of[d.row]
+		slices.SortFunc(wanted, func(a, b int) int { return lines[a].part - lines[b].part })
+		for len(wanted) > 0 {
+			part := lines[wanted[0]].part
+			n := 1
+			for n < len(wanted) && lines[wanted[n]].part == part {
+				n++
 			}
-			pos = next
+			block, err := sc.openBlock(d, part, hashes)
+			if err != nil {
+				return err
+			}
+			for _, i := range wanted[:n] {
+				block.entry(lines[i].line, &entries[i])
+				// The page must not keep all other lines of the part alive.
+				entries[i].Message, entries[i].Metadata = strings.Clone(entries[i].Message), slices.Clone(entries[i].Metadata)
+			}
+			wanted = wanted[n:]
 		}
 		return nil
 	})
-	return entries, size, err
+	return entries, err
+}
+
+// block is a part with every column decoded, to make entries of.
+type block struct {
+	lines     *segment.Lines
+	published *frame.Published // of a hot row
+	hashes    *hashes
+}
+
+func (sc *scan) openBlock(d *rowData, part int, h *hashes) (*block, error) {
+	lines, err := d.lines(part)
+	if err != nil {
+		return nil, err
+	}
+	if err := lines.DecodeAll(); err != nil {
+		return nil, err
+	}
+	b := &block{lines: lines, hashes: h}
+	if lines.Places() == nil {
+		first := d.id
+		for i := range part {
+			first += int64(d.parts[i].Lines)
+		}
+		b.published = frame.NewPublished(sc.scope, first, d.recv.UTC(), &d.parts[part], lines)
+	}
+	return b, nil
+}
+
+// entry fills e with line i. Its texts are views of the block.
+func (b *block) entry(i int, e *telemetry.LogEntry) {
+	if b.published != nil {
+		b.published.Entry(i, e)
+		return
+	}
+	b.lines.Entry(i, e)
+	at := b.lines.Places().At(i)
+	e.Node, e.Seq, e.ObservedAt, e.Position = at.Node, at.Seq, at.Observed, at.Position
+	e.ID = ids.Log(ids.LogKey{Micros: b.lines.Micros(i), Agent: b.hashes.agent(e.Agent), Source: b.hashes.source(at.Node, at.Epoch), Seq: at.Seq})
+}
+
+// hashes remembers the hashes that log ids are made of: a page has few agents
+// and fewer nodes. It is safe for concurrent use.
+type hashes struct {
+	mu      sync.Mutex
+	agents  map[telemetry.AgentID]uint16
+	sources map[sourceKey]uint64
+}
+
+type sourceKey struct {
+	node  telemetry.NodeID
+	epoch uint64
+}
+
+func newHashes() *hashes {
+	return &hashes{agents: map[telemetry.AgentID]uint16{}, sources: map[sourceKey]uint64{}}
+}
+
+func (h *hashes) agent(id telemetry.AgentID) uint16 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v, known := h.agents[id]
+	if !known {
+		v = ids.AgentHash(id)
+		h.agents[id] = v
+	}
+	return v
+}
+
+func (h *hashes) source(node telemetry.NodeID, epoch uint64) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	k := sourceKey{node, epoch}
+	v, known := h.sources[k]
+	if !known {
+		v = ids.SourceHash(node, epoch)
+		h.sources[k] = v
+	}
+	return v
 }

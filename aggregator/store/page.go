@@ -10,7 +10,9 @@ import (
 type lineRef struct {
 	micros int64
 	pos    int64
-	row    *rowMeta
+	row    *row
+	part   int
+	line   int // of the part
 }
 
 // topLines keeps the best lines of a page's order while they are found in any

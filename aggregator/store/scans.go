@@ -5,8 +5,35 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/theazo/observability/shared/telemetry"
 )
+
+// What queries may use when Options says nothing.
+const (
+	DefaultQueryMemory = 128 << 20
+	DefaultCountBudget = 2 * time.Second
+)
+
+func (s *Store) boundQueries(memory int64, budget time.Duration) {
+	if memory <= 0 {
+		memory = DefaultQueryMemory
+	}
+	if budget <= 0 {
+		budget = DefaultCountBudget
+	}
+	s.memory, s.memorySize, s.countBudget = semaphore.NewWeighted(memory), memory, budget
+}
+
+// reserve takes memory for decoding, of what all queries have together.
+func (s *Store) reserve(ctx context.Context, size int64) (release func(), err error) {
+	size = min(size, s.memorySize)
+	if err := s.memory.Acquire(ctx, size); err != nil {
+		return nil, fmt.Errorf("wait for memory: %w", context.Cause(ctx))
+	}
+	return func() { s.memory.Release(size) }, nil
+}
 
 // scanShare is how one organisation's queries wait for a place of Store.scans.
 type scanShare struct {

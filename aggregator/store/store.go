@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -25,6 +26,9 @@ type Options struct {
 	Log        hclog.Logger
 	Registerer prometheus.Registerer // nil: metrics are kept to ourselves
 	Retention  time.Duration         // zero: DefaultRetention
+
+	QueryMemory int64         // bytes that all queries together may decode at a time; zero: DefaultQueryMemory
+	CountBudget time.Duration // processor time for one total that no counter answers; zero: DefaultCountBudget
 }
 
 // Store is the database of one installation. It is safe for concurrent use.
@@ -38,6 +42,11 @@ type Store struct {
 	scans   chan struct{} // one place per query that reads lines
 	shareMu sync.Mutex
 	shares  map[telemetry.OrgID]*scanShare // of the organisations whose queries wait or run
+
+	memory      *semaphore.Weighted // what queries decode
+	memorySize  int64
+	countBudget time.Duration
+
 	spans   spanCache
 	used    usedKeys
 	reports reports
@@ -61,6 +70,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if s.retention <= 0 {
 		s.retention = DefaultRetention
 	}
+	s.boundQueries(o.QueryMemory, o.CountBudget)
 	defer func() {
 		if err != nil {
 			s.Close()

@@ -1,0 +1,206 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// CountLogs counts what matches a query, whatever its limit, offset and After
+// say. It goes on after what an earlier call counted, and ends, at the latest
+// when it has used Options.CountBudget, with the place where the next one goes
+// on. Compaction in between changes nothing.
+func (s *Store) CountLogs(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery, after *telemetry.CountKey) (telemetry.LogCount, error) {
+	if len(q.Search) > telemetry.MaxSearch {
+		return telemetry.LogCount{}, telemetry.Failf(telemetry.InvalidRequest, "The search text is at most %d bytes.", telemetry.MaxSearch)
+	}
+	var count telemetry.LogCount
+	sc := s.newScan(scope, &q.LogFilter, q.Since, q.Until)
+	err := sc.run(ctx, "count logs", nil, func(ctx context.Context) (err error) {
+		count, err = sc.count(ctx, nil, after)
+		return err
+	})
+	if err != nil {
+		return telemetry.LogCount{}, err
+	}
+	return count, nil
+}
+
+// summable reports whether counters answer for most rows: nothing but levels,
+// agents, sessions and times is asked for.
+func (sc *scan) summable() bool {
+	rest := *sc.filter
+	rest.Agents, rest.Sessions = nil, nil
+	return !sc.readsText() && !rest.FiltersOrigins() && sc.uses == 0
+}
+
+// count counts all matches. counted holds rows that were counted already.
+func (sc *scan) count(ctx context.Context, counted map[rowKey]int64, after *telemetry.CountKey) (telemetry.LogCount, error) {
+	switch {
+	case sc.none:
+		return telemetry.LogCount{}, nil
+	case sc.summable() && after == nil:
+		total, err := sc.sum(ctx)
+		return telemetry.LogCount{Total: total}, err
+	}
+	return sc.countDown(ctx, counted, after)
+}
+
+// sum adds the counters of the rows that lie wholly in the range, and decodes
+// small columns of the others.
+func (sc *scan) sum(ctx context.Context) (int64, error) {
+	levels, err := sc.sumCounters(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("sum up counters: %w", err)
+	}
+	var total atomic.Int64
+	total.Store(sc.matching(&levels))
+	c := choice{span: sc.span, order: byPosition, limit: manyRows, rest: true}
+	for {
+		rows, err := sc.candidates(ctx, &c)
+		if err != nil || len(rows) == 0 {
+			return total.Load(), err
+		}
+		c.after = rows[len(rows)-1]
+		err = sc.each(ctx, sc.columns(), rows, func(d *rowData) error {
+			n, err := sc.countRow(d, math.MaxInt64)
+			total.Add(n)
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (sc *scan) sumCounters(ctx context.Context) (levels [telemetry.NumLevels]int, err error) {
+	const sums = "select coalesce(sum(l0), 0), coalesce(sum(l1), 0), coalesce(sum(l2), 0), coalesce(sum(l3), 0) from ("
+	var batch pgx.Batch
+	c := choice{span: sc.span, order: byNewest}
+	hot, chunks := sc.parts(&c)
+	for _, part := range []struct {
+		there bool
+		add   func(q *query, c *choice, org, env string)
+		whole func(q *query) string
+	}{{hot, sc.addHot, sc.wholeHot}, {chunks, sc.addChunks, sc.wholeChunk}} {
+		if !part.there {
+			continue
+		}
+		var q query
+		q.add(sums)
+		part.add(&q, &c, q.arg(string(sc.scope.Org)), q.arg(int16(sc.scope.Env)))
+		q.add(" and ", part.whole(&q), " and ", sc.coveredSQL(&q), ") r")
+		batch.Queue(q.text.String(), q.args...).QueryRow(func(row pgx.Row) error {
+			var l [telemetry.NumLevels]int
+			err := row.Scan(&l[0], &l[1], &l[2], &l[3])
+			for i := range l {
+				levels[i] += l[i]
+			}
+			return err
+		})
+	}
+	call, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	return levels, sc.conn.SendBatch(call, &batch).Close()
+}
+
+// countDown counts rows by falling position until the budget ends. It ends
+// between rows that share no stretch of positions, so that the place where it
+// ended stays one, however rows are joined later.
+func (sc *scan) countDown(ctx context.Context, counted map[rowKey]int64, after *telemetry.CountKey) (telemetry.LogCount, error) {
+	var total atomic.Int64
+	c := choice{span: sc.span, order: byPosition, limit: manyRows}
+	below := int64(math.MaxInt64)
+	if after != nil {
+		total.Store(after.So)
+		c.below, below = max(1, after.ID), max(1, after.ID)
+	}
+	began := sc.busy.Load()
+	lowest := below
+	for {
+		rows, err := sc.candidates(ctx, &c)
+		if err != nil || len(rows) == 0 {
+			return telemetry.LogCount{Total: total.Load()}, err
+		}
+		c.after = rows[len(rows)-1]
+		for len(rows) > 0 {
+			if sc.busy.Load()-began > int64(sc.store.countBudget) && rows[0].last < lowest {
+				so := total.Load()
+				return telemetry.LogCount{Total: so, After: &telemetry.CountKey{So: so, ID: lowest, Until: sc.head + 1}}, nil
+			}
+			var now []*row
+			now, rows, lowest = sc.countStep(rows, counted, lowest, &total)
+			if now, err = sc.sift(ctx, now); err != nil {
+				return telemetry.LogCount{}, err
+			}
+			columns := sc.columns()
+			if after != nil {
+				columns |= placeColumn
+			}
+			err := sc.each(ctx, columns, now, func(d *rowData) error {
+				n, err := sc.countRow(d, below)
+				total.Add(n)
+				return err
+			})
+			if err != nil {
+				return telemetry.LogCount{}, err
+			}
+		}
+	}
+}
+
+// countStepRows is how many rows are counted between two looks at the budget.
+const countStepRows = 64
+
+// countStep takes the rows to decode next from the front of a list, counts
+// those that were counted before, and says how low they reach.
+func (sc *scan) countStep(rows []*row, counted map[rowKey]int64, lowest int64, total *atomic.Int64) (now, rest []*row, low int64) {
+	var raw int64
+	for i, r := range rows {
+		if len(now) == countStepRows || len(now) > 0 && raw+r.raw > maxLoadBytes {
+			return now, rows[i:], lowest
+		}
+		lowest = min(lowest, r.id)
+		n, known := counted[r.key()]
+		switch {
+		case known:
+			total.Add(n)
+		case r.absent || sc.matching(&r.levels) == 0:
+		default:
+			now = append(now, r)
+			raw += r.raw
+		}
+	}
+	return now, nil, lowest
+}
+
+// countRow counts the matches of a row at positions below a bound.
+func (sc *scan) countRow(d *rowData, below int64) (n int64, err error) {
+	first := d.id
+	for i := range d.parts {
+		lines, err := d.lines(i)
+		if err != nil {
+			return 0, err
+		}
+		chosen, err := sc.choose(d, i, lines)
+		if err != nil {
+			return 0, err
+		}
+		if d.last < below {
+			n += int64(len(chosen))
+		} else {
+			for _, line := range chosen {
+				if d.position(lines, first, line) < below {
+					n++
+				}
+			}
+		}
+		first += int64(d.parts[i].Lines)
+	}
+	return n, nil
+}

@@ -1,0 +1,256 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/theazo/observability/shared/segment"
+)
+
+// columnSet is a set of columns, a bit each by segment.Column.
+type columnSet uint8
+
+const (
+	placeColumn columnSet = 1 << segment.NumColumns // c_place: in chunks only
+	allColumns  columnSet = 1<<segment.NumColumns - 1
+)
+
+var columnNames = [segment.NumColumns + 1]string{"c_time", "c_flags", "c_origin", "c_message", "c_metadata", "c_trace", "c_place"}
+
+// sql lists the columns to read; those left out are null.
+func (c columnSet) sql(chunk bool) string {
+	text := "head"
+	for i, name := range columnNames {
+		switch {
+		case c&(1<<i) != 0 && (chunk || columnSet(1<<i) != placeColumn):
+			text += ", " + name
+		default:
+			text += ", null::bytea"
+		}
+	}
+	return text
+}
+
+// rowData is a row with the columns that were read of it.
+type rowData struct {
+	*row
+	parts  []segment.Part
+	places *segment.Places // of a chunk, where they were read
+	chosen []int           // scratch
+}
+
+// lines returns a part to read, which knows where its lines stand.
+func (d *rowData) lines(i int) (*segment.Lines, error) {
+	lines := d.parts[i].Read()
+	if d.places == nil {
+		return lines, nil
+	}
+	places, err := d.places.Block(i)
+	if err != nil {
+		return nil, err
+	}
+	return lines, lines.Place(places)
+}
+
+// position returns the position of a line of part i.
+func (d *rowData) position(lines *segment.Lines, first int64, line int) int64 {
+	if p := lines.Places(); p != nil {
+		return p.Position(line)
+	}
+	return first + int64(line)
+}
+
+// choose returns the lines of a part that the scan finds, rising: those that
+// match the filter and lie in the range. This is the one place where lines are
+// let through to whoever reads logs.
+func (sc *scan) choose(d *rowData, i int, lines *segment.Lines) ([]int, error) {
+	chosen, err := lines.Select(d.chosen[:0], sc.filter, d.parts[i].Node, sc.in)
+	d.chosen = chosen
+	return chosen, err
+}
+
+// each reads columns of rows on the scan's connection and hands every row to
+// do, which runs for several rows at once. It returns when all are done.
+func (sc *scan) each(ctx context.Context, columns columnSet, rows []*row, do func(*rowData) error) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	sc.store.metrics.rowsRead.Add(float64(len(rows)))
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	workers, workCtx := errgroup.WithContext(ctx)
+	workers.SetLimit(runtime.GOMAXPROCS(0))
+	var q pgx.Batch
+	for _, g := range sc.groups(rows) {
+		g.queue(&q, sc, columns, func(r *row, columns [][]byte) error {
+			return sc.hand(workCtx, workers, r, columns, do)
+		})
+	}
+	err := sc.conn.SendBatch(workCtx, &q).Close()
+	if werr := workers.Wait(); werr != nil {
+		return werr // it is why the reading was given up
+	}
+	return err
+}
+
+// hand gives one row to a worker once there is memory for it. The columns are
+// views that end with the call.
+func (sc *scan) hand(ctx context.Context, workers *errgroup.Group, r *row, columns [][]byte, do func(*rowData) error) error {
+	size := 0
+	for _, c := range columns {
+		size += len(c)
+	}
+	release, err := sc.store.reserve(ctx, int64(size)+decodedSize(r, columns))
+	if err != nil {
+		return err
+	}
+	buffer := rowBuffers.get(size)
+	var views [len(columnNames) + 1][]byte
+	for i, c := range columns {
+		if c != nil {
+			start := len(buffer)
+			buffer = append(buffer, c...)
+			views[i] = buffer[start:len(buffer):len(buffer)]
+		}
+	}
+	workers.Go(func() error {
+		defer release()
+		defer rowBuffers.put(buffer)
+		began := time.Now()
+		defer func() { sc.busy.Add(int64(time.Since(began))) }()
+		if err := sc.decode(r, &views, do); err != nil {
+			return fmt.Errorf("row at position %d: %w", r.id, err)
+		}
+		return nil
+	})
+	return nil
+}
+
+// decodedSize is about what decoding takes, one part after the other.
+func decodedSize(r *row, columns [][]byte) int64 {
+	size := int64(r.n) * 32
+	if len(columns[1+segment.Message]) > 0 {
+		size += r.raw
+	}
+	return size
+}
+
+func (sc *scan) decode(r *row, views *[len(columnNames) + 1][]byte, do func(*rowData) error) error {
+	columns := [segment.NumColumns][]byte(views[1 : 1+segment.NumColumns])
+	parts, err := segment.Split(views[0], &columns)
+	if err != nil {
+		return err
+	}
+	d := &rowData{row: r, parts: parts}
+	if places := views[1+segment.NumColumns]; places != nil {
+		if d.places, err = segment.ReadPlaces(places); err != nil {
+			return err
+		}
+		if d.places.Blocks() != len(parts) {
+			return fmt.Errorf("%w: %d blocks and places of %d", segment.ErrCorrupt, len(parts), d.places.Blocks())
+		}
+	}
+	return do(d)
+}
+
+// rowGroup is rows that one statement finds.
+type rowGroup struct {
+	chunk       bool
+	class       int16
+	day         time.Time
+	first, last time.Time // hot rows: of their arrival
+	rows        map[int64]*row
+	ids         []int64
+}
+
+func (sc *scan) groups(rows []*row) []*rowGroup {
+	var list []*rowGroup
+	for _, r := range rows {
+		i := slices.IndexFunc(list, func(g *rowGroup) bool {
+			return g.chunk == r.chunk && (!r.chunk || g.class == r.class && g.day.Equal(r.day))
+		})
+		if i < 0 {
+			i = len(list)
+			list = append(list, &rowGroup{chunk: r.chunk, class: r.class, day: r.day, first: r.recv, last: r.recv, rows: map[int64]*row{}})
+		}
+		g := list[i]
+		g.rows[r.id] = r
+		g.ids = append(g.ids, r.id)
+		if r.recv.Before(g.first) {
+			g.first = r.recv
+		}
+		if r.recv.After(g.last) {
+			g.last = r.recv
+		}
+	}
+	return list
+}
+
+func (g *rowGroup) queue(q *pgx.Batch, sc *scan, columns columnSet, hand func(r *row, columns [][]byte) error) {
+	org, env := string(sc.scope.Org), int16(sc.scope.Env)
+	var queued *pgx.QueuedQuery
+	if g.chunk {
+		queued = q.Queue("select id, "+columns.sql(true)+" from log_chunk where org = $1 and env = $2 and class = $3 and day = $4 and id = any ($5)", org, env, g.class, g.day, g.ids)
+	} else {
+		queued = q.Queue("select pos, "+columns.sql(false)+" from log_hot where org = $1 and env = $2 and pos = any ($3) and recv_at >= $4 and recv_at <= $5", org, env, g.ids, g.first, g.last)
+	}
+	queued.Query(func(rows pgx.Rows) error {
+		defer rows.Close()
+		seen := 0
+		for rows.Next() {
+			values := rows.RawValues() // binary: a bytea is its bytes
+			r := g.rows[positionOf(values[0])]
+			if r == nil {
+				return errors.New("the database answered with another row than it was asked for")
+			}
+			if err := hand(r, values[1:]); err != nil {
+				return err
+			}
+			seen++
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		if seen != len(g.ids) {
+			return fmt.Errorf("%d of %d rows are gone within one snapshot", len(g.ids)-seen, len(g.ids))
+		}
+		return nil
+	})
+}
+
+// positionOf reads a bigint.
+func positionOf(b []byte) (v int64) {
+	for _, c := range b {
+		v = v<<8 | int64(c)
+	}
+	return v
+}
+
+// rowBuffers keeps the buffers that columns are read into.
+var rowBuffers bufferPool
+
+type bufferPool struct{ pool sync.Pool }
+
+// maxKeptBuffer is the largest buffer that is kept: those of chunks are smaller.
+const maxKeptBuffer = 1 << 20
+
+func (p *bufferPool) get(size int) []byte {
+	if b, ok := p.pool.Get().(*[]byte); ok && cap(*b) >= size {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, size)
+}
+
+func (p *bufferPool) put(b []byte) {
+	if cap(b) <= maxKeptBuffer {
+		p.pool.Put(&b)
+	}
+}
