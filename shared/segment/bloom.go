@@ -74,25 +74,40 @@ func BloomMayHold(bloom []byte, tokens []Token) bool {
 
 // bloomWriter collects the distinct tokens of a chunk.
 type bloomWriter struct {
-	tokens tokenSet
+	trigrams []uint64 // of ASCII: a bit for each
+	tokens   tokenSet // the others
 }
 
 func (w *bloomWriter) encode() []byte {
 	n := w.tokens.len()
+	for _, word := range w.trigrams {
+		n += bits.OnesCount64(word)
+	}
 	slots := min(max((n*bitsPerToken+BloomSlice*8-1)/(BloomSlice*8), 1), maxBloomSlots)
 	bloom := make([]byte, slots*BloomSlice+bloomTrailer)
-	w.tokens.each(func(hash uint64) {
-		t := Token{hash}
-		slice := bloom[t.Offset(len(bloom)):][:BloomSlice]
-		probe := t.probes()
-		for range probesPerTok {
-			bit := probe & 511
-			slice[bit>>3] |= 1 << (bit & 7)
-			probe >>= 9
-		}
-	})
 	bloom[len(bloom)-1] = bloomVersion
+	w.tokens.each(func(hash uint64) { set(bloom, Token{hash}) })
+	for i, word := range w.trigrams {
+		for ; word != 0; word &= word - 1 {
+			set(bloom, Token{mix(kindTrigram | uint64(i*64+bits.TrailingZeros64(word)))}) //nolint:gosec // small numbers
+		}
+	}
 	return bloom
+}
+
+func set(bloom []byte, t Token) {
+	slice := bloom[t.Offset(len(bloom)):][:BloomSlice]
+	probe := t.probes()
+	for range probesPerTok {
+		bit := probe & 511
+		slice[bit>>3] |= 1 << (bit & 7)
+		probe >>= 9
+	}
+}
+
+func (w *bloomWriter) reset() {
+	clear(w.trigrams)
+	w.tokens.reset()
 }
 
 // tokenSet is a set of hashes: open addressing, 0 marks a free place.
