@@ -156,8 +156,8 @@ func (s *Store) dropPartitions(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// purge deletes rows and credentials that are too old. Marks are kept for
-// ever: a replay of any age must be recognised.
+// purge deletes rows and credentials that are too old. Marks of nodes are kept
+// for ever: a replay of any age must be recognised.
 func (s *Store) purge(ctx context.Context) error {
 	cutoff := time.Now().Add(-s.retention)
 	var errs []error
@@ -173,6 +173,7 @@ func (s *Store) purge(ctx context.Context) error {
 	if _, err := s.maint.Exec(ctx, "select purge_credentials()"); err != nil {
 		errs = append(errs, fmt.Errorf("purge credentials: %w", err))
 	}
+	errs = append(errs, s.purgeKeys(ctx, time.Now()))
 	return errors.Join(errs...)
 }
 
