@@ -8,13 +8,17 @@ type Permission string
 
 // The permissions that this release checks.
 const (
-	LogsRead  Permission = "logs:read"
-	NodesRead Permission = "nodes:read"
-	KeysAdmin Permission = "keys:admin"
+	LogsRead    Permission = "logs:read"
+	LogsWrite   Permission = "logs:write"   // send log entries, without agentd
+	TracesWrite Permission = "traces:write" // send spans and metric points, without agentd
+	NodesRead   Permission = "nodes:read"
+	KeysAdmin   Permission = "keys:admin"
+	DataErase   Permission = "data:erase"
 )
 
-// AllPermissions is what a key gets that was made without a choice.
-var AllPermissions = []Permission{LogsRead, NodesRead, KeysAdmin}
+// AllPermissions is what a key gets that was made without a choice: all but
+// DataErase, whose use cannot be undone.
+var AllPermissions = []Permission{LogsRead, LogsWrite, TracesWrite, NodesRead, KeysAdmin}
 
 // Principal is who makes an API call. Its organisation comes from its
 // credential and from nothing else.
