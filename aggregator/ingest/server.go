@@ -56,6 +56,7 @@ type Server struct {
 	quota         *limiter[telemetry.OrgID]
 	enrolments    *limiter[netip.Prefix]
 	decoding      chan struct{}
+	submitted     sequences
 
 	enrolment, ingest   net.Listener
 	stopAsked, stopNow  chan struct{} // closed by Stop
