@@ -158,31 +158,53 @@ func (h *history) naive(q *telemetry.LogQuery) (entries []telemetry.LogEntry, ga
 
 func TestQueriesFindWhatTheNaiveFilterFinds(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t).Open(t)
+	db := storetest.New(t)
+	s, conn := db.Open(t), db.Connect(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		h := drawHistory(t, rt, s)
-		for range 6 {
-			q := drawQuery(rt, h)
-			want, wantGaps := h.naive(&q)
-			got, page := queryAll(t, s, h.scope, q)
-			if d := cmp.Diff(want[min(q.Offset, len(want)):], got, cmpopts.EquateEmpty()); d != "" {
-				rt.Fatalf("query %+v: %s", q, d)
-			}
-			if page.Total != int64(len(want)) || page.Stream != int64(len(h.entries)+len(h.gaps)) {
-				rt.Fatalf("query %+v: total %d, stream %d: want %d and %d", q, page.Total, page.Stream, len(want), len(h.entries)+len(h.gaps))
-			}
-			if d := cmp.Diff(wantGaps, page.Gaps, cmpopts.EquateEmpty()); d != "" {
-				rt.Fatalf("query %+v: gaps: %s", q, d)
+		for range 3 {
+			drawCompaction(t, rt, conn, h.scope)
+			for range 3 {
+				q := drawQuery(rt, h)
+				checkQuery(t, rt, s, h, &q)
 			}
 		}
 	})
 }
 
+// checkQuery holds all pages of a query, and its total, against the naive answer.
+func checkQuery(tb testing.TB, rt *rapid.T, s *store.Store, h *history, q *telemetry.LogQuery) {
+	tb.Helper()
+	want, wantGaps := h.naive(q)
+	got, page := queryAll(tb, s, h.scope, *q)
+	if d := cmp.Diff(want[min(q.Offset, len(want)):], got, cmpopts.EquateEmpty()); d != "" {
+		rt.Fatalf("query %+v: %s", q, d)
+	}
+	if page.Total != int64(len(want)) || page.CountAfter != nil || page.Stream != int64(len(h.entries)+len(h.gaps)) {
+		rt.Fatalf("query %+v: total %d, stream %d: want %d and %d", q, page.Total, page.Stream, len(want), len(h.entries)+len(h.gaps))
+	}
+	if d := cmp.Diff(wantGaps, page.Gaps, cmpopts.EquateEmpty()); d != "" {
+		rt.Fatalf("query %+v: gaps: %s", q, d)
+	}
+	q.Count = telemetry.CountNone
+	again, page := queryAll(tb, s, h.scope, *q)
+	if d := cmp.Diff(got, again, cmpopts.EquateEmpty()); d != "" || page.Total != 0 {
+		rt.Fatalf("query %+v without a total (%d): %s", q, page.Total, d)
+	}
+	count, err := s.CountLogs(tb.Context(), h.scope, q, nil)
+	if err != nil || count.Total != int64(len(want)) || count.After != nil {
+		rt.Fatalf("query %+v: counted %+v, want %d: %v", q, count, len(want), err)
+	}
+}
+
 func TestStreamsAreReadWithoutAGap(t *testing.T) {
 	t.Parallel()
-	s := storetest.New(t).Open(t)
+	db := storetest.New(t)
+	s, conn := db.Open(t), db.Connect(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		h := drawHistory(t, rt, s)
+		drawCompaction(t, rt, conn, h.scope)
+		drawCompaction(t, rt, conn, h.scope)
 		head, err := s.StreamHead(t.Context(), h.scope)
 		if err != nil || head != int64(len(h.entries)+len(h.gaps)) {
 			rt.Fatalf("head %d %v, want %d", head, err, len(h.entries)+len(h.gaps))

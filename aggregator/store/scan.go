@@ -55,18 +55,22 @@ func wholeMicros(t time.Time) time.Time {
 // run waits for its turn, opens the snapshot and calls fn in it. queue adds
 // statements to the round trip that opens it.
 func (sc *scan) run(ctx context.Context, what string, queue func(*pgx.Batch), fn func(ctx context.Context) error) error {
-	s := sc.store
-	leave, err := s.enterScan(ctx, sc.scope.Org)
+	leave, err := sc.store.enterScan(ctx, sc.scope.Org)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	return sc.inSnapshot(ctx, what, queue, fn)
+}
+
+// inSnapshot opens the snapshot at once and calls fn in it.
+func (sc *scan) inSnapshot(ctx context.Context, what string, queue func(*pgx.Batch), fn func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, scanTimeout)
 	defer cancel()
 	what += " of " + sc.scope.String()
 	begin, cancelBegin := context.WithTimeout(ctx, shortTimeout)
 	defer cancelBegin()
-	conn, err := s.api.Acquire(begin)
+	conn, err := sc.store.api.Acquire(begin)
 	if err != nil {
 		return failure(ctx, what, err)
 	}

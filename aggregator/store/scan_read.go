@@ -44,20 +44,26 @@ type rowData struct {
 	*row
 	parts  []segment.Part
 	places *segment.Places // of a chunk, where they were read
-	chosen []int           // scratch
+
+	reader segment.Lines // of one part after the other
+	chosen []int         // scratch
 }
 
-// lines returns a part to read, which knows where its lines stand.
+// rowScratch keeps what rows were decoded with.
+var rowScratch = sync.Pool{New: func() any { return new(rowData) }}
+
+// lines returns a part to read, which knows where its lines stand. It is valid
+// until the next part is.
 func (d *rowData) lines(i int) (*segment.Lines, error) {
-	lines := d.parts[i].Read()
+	d.reader.Reset(d.parts[i].Segment)
 	if d.places == nil {
-		return lines, nil
+		return &d.reader, nil
 	}
 	places, err := d.places.Block(i)
 	if err != nil {
 		return nil, err
 	}
-	return lines, lines.Place(places)
+	return &d.reader, d.reader.Place(places)
 }
 
 // position returns the position of a line of part i.
@@ -149,7 +155,9 @@ func (sc *scan) decode(r *row, views *[len(columnNames) + 1][]byte, do func(*row
 	if err != nil {
 		return err
 	}
-	d := &rowData{row: r, parts: parts}
+	d := rowScratch.Get().(*rowData) //nolint:forcetypeassert,errcheck // the pool holds nothing else
+	defer rowScratch.Put(d)
+	d.row, d.parts, d.places = r, parts, nil
 	if places := views[1+segment.NumColumns]; places != nil {
 		if d.places, err = segment.ReadPlaces(places); err != nil {
 			return err

@@ -296,8 +296,8 @@ const (
 func (sc *scan) days(span *segment.Range) (first, last time.Time) {
 	if !span.Since.IsZero() {
 		// A line that was ahead of its arrival lies before its own day.
-		ahead := max(0, time.Duration(sc.ahead)*time.Microsecond-newestAtArrival)
-		first = clampTime(clampTime(span.Since).Add(-ahead)).Truncate(24 * time.Hour)
+		ahead := max(0, sc.ahead-newestAtArrival.Microseconds())
+		first = clampTime(time.UnixMicro(clampTime(span.Since).UnixMicro() - ahead)).Truncate(24 * time.Hour)
 	}
 	if !span.Until.IsZero() {
 		// A line that was older than 30 days lies after its own day.

@@ -52,25 +52,26 @@ const maxStreamBytes = 16 << 20
 
 // ReadStream returns the records after a position, by rising position and
 // without a gap: at least one row of lines or one gap if there is any, and no
-// more once limit is reached. A row that begins before is returned whole. Where
-// the first position returned is beyond after+1, retention has taken what was
-// between.
+// more once limit is reached. A row that begins before is returned whole, and of
+// chunks there may come more than limit. Where the first position returned is
+// beyond after+1, retention has taken what was between.
 func (s *Store) ReadStream(ctx context.Context, scope telemetry.Scope, after int64, limit int) ([]*frame.Published, error) {
 	var list []*frame.Published
 	limit = max(1, limit)
-	err := s.inScope(ctx, fmt.Sprintf("read stream %s after %d", scope, after), scope, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		head, _, err := readCounter(ctx, conn, scope)
-		if err != nil || head <= after {
-			return err
+	sc := s.newScan(scope, &telemetry.LogFilter{}, time.Time{}, time.Time{})
+	err := sc.inSnapshot(ctx, fmt.Sprintf("read the stream after %d", after), nil, func(ctx context.Context) (err error) {
+		for at := after; at < sc.head && len(list) == 0; {
+			if at+1 < sc.compacted {
+				list, at, err = sc.readChunks(ctx, at, limit)
+			} else {
+				list, err = sc.readHot(ctx, at, limit)
+				at = sc.head
+			}
+			if err != nil {
+				return err
+			}
 		}
-		if list, err = readPositions(ctx, conn, scope, after, limit, time.Now().Add(-recentSpan)); err != nil {
-			return err
-		}
-		if len(list) > 0 && list[0].Position <= after+1 {
-			return nil
-		}
-		list, err = readPositions(ctx, conn, scope, after, limit, minTime)
-		return err
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -78,31 +79,45 @@ func (s *Store) ReadStream(ctx context.Context, scope telemetry.Scope, after int
 	return list, nil
 }
 
+// readHot reads what is not compacted: what arrived lately, if that suffices.
+func (sc *scan) readHot(ctx context.Context, after int64, limit int) ([]*frame.Published, error) {
+	list, err := sc.readPositions(ctx, after, limit, time.Now().Add(-recentSpan))
+	if err != nil || len(list) > 0 && list[0].Position <= after+1 {
+		return list, err
+	}
+	return sc.readPositions(ctx, after, limit, minTime)
+}
+
 // readPositions reads rows that arrived since a time.
-func readPositions(ctx context.Context, conn *pgx.Conn, scope telemetry.Scope, after int64, limit int, since time.Time) ([]*frame.Published, error) {
-	call, cancel := context.WithTimeout(ctx, scanTimeout)
+func (sc *scan) readPositions(ctx context.Context, after int64, limit int, since time.Time) ([]*frame.Published, error) {
+	call, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	var lines []*frame.Published
 	var gaps []telemetry.Gap
 	var q pgx.Batch
-	q.Queue(streamRows, string(scope.Org), int16(scope.Env), after, limit, maxStreamBytes, since).Query(func(rows pgx.Rows) (err error) {
-		lines, err = publishedRows(rows, scope)
+	q.Queue(streamRows, string(sc.scope.Org), int16(sc.scope.Env), after, limit, maxStreamBytes, since, sc.compacted).Query(func(rows pgx.Rows) (err error) {
+		lines, err = publishedRows(rows, sc.scope)
 		return err
 	})
-	q.Queue(selectGaps+" where org = $1 and env = $2 and pos > $3 order by pos limit $4", string(scope.Org), int16(scope.Env), after, limit).Query(func(rows pgx.Rows) (err error) {
-		gaps, err = pgx.CollectRows(rows, scanGap)
-		return err
-	})
-	if err := conn.SendBatch(call, &q).Close(); err != nil {
+	sc.queueStreamGaps(&q, after, sc.head+1, limit, &gaps)
+	if err := sc.conn.SendBatch(call, &q).Close(); err != nil {
 		return nil, err
 	}
-	return mergeStream(scope, lines, gaps, after, limit), nil
+	return mergeStream(sc.scope, lines, gaps, after, limit), nil
+}
+
+func (sc *scan) queueStreamGaps(q *pgx.Batch, after, below int64, limit int, to *[]telemetry.Gap) {
+	q.Queue(selectGaps+" where org = $1 and env = $2 and pos > $3 and pos < $4 order by pos limit $5", string(sc.scope.Org), int16(sc.scope.Env), after, below, limit).
+		Query(func(rows pgx.Rows) (err error) {
+			*to, err = pgx.CollectRows(rows, scanGap)
+			return err
+		})
 }
 
 const streamRows = `select pos, recv_at, head, c_time, c_flags, c_origin, c_message, c_metadata, c_trace from (
   select *, sum(n) over w - n as lines_before, (sum(raw) over w)::bigint - raw as bytes_before from (
     select * from log_hot
-    where org = $1 and env = $2 and recv_at >= $6 and pos + n > $3 + 1
+    where org = $1 and env = $2 and recv_at >= $6 and pos >= $7 and pos + n > $3 + 1
       and pos >= coalesce((select max(pos) from log_hot where org = $1 and env = $2 and recv_at >= $6 and pos <= $3 + 1), 0)
     order by pos limit $4) r
   window w as (order by pos)) r
