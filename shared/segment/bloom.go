@@ -74,24 +74,37 @@ func BloomMayHold(bloom []byte, tokens []Token) bool {
 
 // bloomWriter collects the distinct tokens of a chunk.
 type bloomWriter struct {
-	trigrams []uint64 // of ASCII: a bit for each
-	tokens   tokenSet // the others
+	trigrams *[1 << 18 / 64]uint64 // of ASCII: a bit for each
+	tokens   []uint64              // hashes of the others
+	recent   [4096]uint64          // of tokens, so that few are held twice
+}
+
+func (w *bloomWriter) add(hash uint64) {
+	if at := &w.recent[hash>>52]; *at != hash {
+		*at = hash
+		w.tokens = append(w.tokens, hash)
+	}
 }
 
 func (w *bloomWriter) encode() []byte {
-	n := w.tokens.len()
+	n := len(w.tokens)
 	for _, word := range w.trigrams {
 		n += bits.OnesCount64(word)
 	}
 	slots := min(max((n*bitsPerToken+BloomSlice*8-1)/(BloomSlice*8), 1), maxBloomSlots)
 	bloom := make([]byte, slots*BloomSlice+bloomTrailer)
 	bloom[len(bloom)-1] = bloomVersion
-	w.tokens.each(func(hash uint64) { set(bloom, Token{hash}) })
+	for _, hash := range w.tokens {
+		set(bloom, Token{hash})
+	}
 	for i, word := range w.trigrams {
 		for ; word != 0; word &= word - 1 {
 			set(bloom, Token{mix(kindTrigram | uint64(i*64+bits.TrailingZeros64(word)))}) //nolint:gosec // small numbers
 		}
 	}
+	clear(w.trigrams[:])
+	clear(w.recent[:])
+	w.tokens = w.tokens[:0]
 	return bloom
 }
 
@@ -103,60 +116,4 @@ func set(bloom []byte, t Token) {
 		slice[bit>>3] |= 1 << (bit & 7)
 		probe >>= 9
 	}
-}
-
-func (w *bloomWriter) reset() {
-	clear(w.trigrams)
-	w.tokens.reset()
-}
-
-// tokenSet is a set of hashes: open addressing, 0 marks a free place.
-type tokenSet struct {
-	table []uint64
-	used  int
-}
-
-func (s *tokenSet) len() int { return s.used }
-
-func (s *tokenSet) add(hash uint64) {
-	if hash == 0 {
-		hash = 1
-	}
-	if 2*s.used >= len(s.table) {
-		s.grow()
-	}
-	shift := 64 - bits.Len(uint(len(s.table)-1)) //nolint:gosec // a power of two
-	for i := hash >> shift; ; i = (i + 1) & uint64(len(s.table)-1) {
-		switch s.table[i] {
-		case hash:
-			return
-		case 0:
-			s.table[i] = hash
-			s.used++
-			return
-		}
-	}
-}
-
-func (s *tokenSet) grow() {
-	old := s.table
-	s.table, s.used = make([]uint64, max(1024, 2*len(old))), 0
-	for _, hash := range old {
-		if hash != 0 {
-			s.add(hash)
-		}
-	}
-}
-
-func (s *tokenSet) each(do func(hash uint64)) {
-	for _, hash := range s.table {
-		if hash != 0 {
-			do(hash)
-		}
-	}
-}
-
-func (s *tokenSet) reset() {
-	clear(s.table)
-	s.used = 0
 }

@@ -84,7 +84,6 @@ func (w *ChunkWriter) Encode() *Chunk {
 	w.lines, w.raw, w.parts = 0, 0, nil
 	w.places.reset()
 	w.counts.reset()
-	w.bloom.reset()
 	return c
 }
 

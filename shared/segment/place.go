@@ -65,6 +65,7 @@ type placeWriter struct {
 	blocks  []int // lines of each
 	sources []source
 	index   map[source]uint32
+	recent  [64]uint32 // by epoch: the number of the source that had it last
 	order   []uint64
 	deltas  []int64
 	classes []byte
@@ -75,17 +76,17 @@ func (w *placeWriter) append(p *Place) {
 	if w.index == nil {
 		w.index = make(map[source]uint32)
 	}
-	var i uint32
-	if n := len(w.lines); n > 0 && w.sources[w.lines[n-1].source] == s {
-		i = w.lines[n-1].source
-	} else if known, ok := w.index[s]; ok {
-		i = known
-	} else {
-		i = uint32(len(w.sources)) //nolint:gosec // at most MaxChunkLines
-		w.index[s] = i
-		w.sources = append(w.sources, s)
+	recent := &w.recent[p.Epoch%uint64(len(w.recent))]
+	if int(*recent) >= len(w.sources) || w.sources[*recent] != s {
+		i, known := w.index[s]
+		if !known {
+			i = uint32(len(w.sources)) //nolint:gosec // at most MaxChunkLines
+			w.index[s] = i
+			w.sources = append(w.sources, s)
+		}
+		*recent = i
 	}
-	w.lines = append(w.lines, placed{position: p.Position, seq: p.Seq, observed: p.Observed.UnixMicro(), source: i})
+	w.lines = append(w.lines, placed{position: p.Position, seq: p.Seq, observed: p.Observed.UnixMicro(), source: *recent})
 }
 
 // cut ends a block.

@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"slices"
 	"unicode/utf8"
@@ -25,7 +26,6 @@ const (
 	idGram   = 6
 	idWindow = 10
 	idDigits = 2
-	idChoice = idWindow - idGram + 1 // parts in a window
 )
 
 // Kinds of tokens, above their bytes.
@@ -90,53 +90,42 @@ func digitsAsOne(c byte) byte {
 	return c
 }
 
-// eachID calls do with the token of every window of folded text.
-func eachID(folded []byte, do func(token uint64)) {
-	from, digits := 0, 0
-	for i, c := range folded {
-		switch f := class[c]; {
-		case f&classOfID == 0:
-			if i-from >= idWindow && digits >= idDigits {
-				eachWindow(folded[from:i], do)
+// eachID calls do with the token of each window of folded text that has one;
+// neighbours may have the same.
+func eachID(text []byte, do func(token uint64)) {
+	run := uint32(0) // a bit for each of the last bytes: it can be of an id
+	for i, c := range text {
+		run = run<<1 | uint32(class[c]>>idShift&1)
+		if run&(1<<idWindow-1) == 1<<idWindow-1 {
+			if token := idToken(text[i+1-idWindow : i+1]); token != 0 {
+				do(token)
 			}
-			from, digits = i+1, 0
-		case f&classDigit != 0:
-			digits++
 		}
-	}
-	if len(folded)-from >= idWindow && digits >= idDigits {
-		eachWindow(folded[from:], do)
 	}
 }
 
-// eachWindow does so for a stretch of bytes that can be of an id.
-func eachWindow(b []byte, do func(token uint64)) {
-	var hashes [8]uint64 // of the last parts: a ring
-	gram, digits, last := uint64(0), uint64(0), uint64(0)
-	for i, c := range b {
-		gram = (gram<<8 | uint64(lower[c])) & (1<<(8*idGram) - 1)
-		digits = (digits<<1 | uint64(class[c]>>digitShift)) & (1<<idWindow - 1)
-		hashes[i&7] = gram * 0x9E3779B97F4A7C15 // odd, so that no two parts have one hash
-		if i < idWindow-1 || bits.OnesCount64(digits) < idDigits {
-			continue
-		}
-		lowest := hashes[i&7]
-		for j := 1; j < idChoice; j++ {
-			lowest = min(lowest, hashes[(i-j)&7])
-		}
-		if lowest != last {
-			last = lowest
-			do(kindID | lowest>>8)
-		}
+// idToken returns the token of a window whose bytes can all be of an id; 0:
+// it has too few digits. Case does not matter.
+func idToken(window []byte) uint64 {
+	low, high := binary.LittleEndian.Uint64(window), binary.LittleEndian.Uint64(window[idWindow-8:])
+	// Of the bytes of ids, digits alone have bit 4 and not bit 6.
+	const each, last = 0x0101010101010101, 0x0101 << 48
+	if bits.OnesCount64(low>>4&^(low>>6)&each)+bits.OnesCount64(high>>4&^(high>>6)&last) < idDigits {
+		return 0
 	}
+	// Those with bit 6 are letters and '_', which bit 5 tells apart from nothing else here.
+	low |= low & (0x40 * each) >> 1
+	high |= high & (0x40 * each) >> 1
+	const gram, odd = 1<<(8*idGram) - 1, 0x9E3779B97F4A7C15 // odd, so that no two parts have one hash
+	lowest := min(low&gram*odd, low>>8&gram*odd, low>>16*odd, high>>8&gram*odd, high>>16*odd)
+	return kindID | lowest>>8
 }
 
 // classes of bytes: six bits for trigrams, and what they can be part of.
 const (
-	classBits  = 0x3f
-	classOfID  = 0x40
-	classDigit = 0x80
-	digitShift = 7
+	classBits = 0x3f
+	classOfID = 1 << idShift
+	idShift   = 6
 )
 
 // class of each byte, without regard to case.
@@ -153,7 +142,7 @@ var class, classWeight = func() (class [256]byte, weight [64]int) {
 	for i, c := range []byte("etaoinsrhldcumfpgwybvkxjqz") { // the most frequent first
 		give(string([]byte{c, c - 'a' + 'A'}), classOfID, 26-i)
 	}
-	give("0123456789", classOfID|classDigit, 30)
+	give("0123456789", classOfID, 30)
 	give("_", classOfID, 10)
 	give("-", classOfID, 15)
 	give(" ", 0, 30)
@@ -180,42 +169,41 @@ var lower = func() (t [256]byte) {
 
 // addMessage adds the tokens of a message.
 func (w *bloomWriter) addMessage(text []byte) {
-	if !isASCII(text) {
-		w.addFolded([]byte(telemetry.FoldText(string(text))))
-		return
-	}
-	w.addTrigrams(text)
-	eachID(text, w.addID)
-}
-
-// addTrigrams sets a bit for each trigram of ASCII text, which is all that happens for most
-// bytes.
-func (w *bloomWriter) addTrigrams(text []byte) {
 	if w.trigrams == nil {
-		w.trigrams = make([]uint64, 1<<18/64)
+		w.trigrams = new([1 << 18 / 64]uint64)
 	}
-	if len(text) < 3 {
+	if isASCII(text) {
+		w.addASCII(text)
 		return
 	}
-	seen := (*[1 << 18 / 64]uint64)(w.trigrams)
-	gram := uint(class[text[0]]&classBits)<<6 | uint(class[text[1]]&classBits)
-	for _, c := range text[2:] {
-		gram = (gram<<6 | uint(class[c]&classBits)) & (1<<18 - 1)
-		if bit := uint64(1) << (gram & 63); seen[gram>>6]&bit == 0 {
-			seen[gram>>6] |= bit
-		}
-	}
-}
-
-func (w *bloomWriter) addFolded(folded []byte) {
+	folded := []byte(telemetry.FoldText(string(text)))
 	for i := 0; i+3 <= len(folded); i++ {
 		if b := folded[i : i+3]; b[0]|b[1]|b[2] < utf8.RuneSelf {
-			w.addTrigrams(b)
+			gram := trigramToken(b) &^ kindTrigram
+			w.trigrams[gram>>6] |= 1 << (gram & 63)
 		} else {
-			w.tokens.add(mix(trigramToken(b)))
+			w.add(mix(trigramToken(b)))
 		}
 	}
-	eachID(folded, w.addID)
+	eachID(folded, func(token uint64) { w.add(mix(token)) })
 }
 
-func (w *bloomWriter) addID(token uint64) { w.tokens.add(mix(token)) }
+// addASCII does so for text of ASCII, of either case, in one pass.
+func (w *bloomWriter) addASCII(text []byte) {
+	gram, run, last := uint32(0), uint32(0), uint64(0)
+	seen := w.trigrams
+	for i, b := range text {
+		c := uint32(class[b])
+		gram = (gram<<6 | c&classBits) & (1<<18 - 1)
+		run = run<<1 | c>>idShift&1
+		if bit := uint64(1) << (gram & 63); seen[gram>>6]&bit == 0 && i >= 2 {
+			seen[gram>>6] |= bit
+		}
+		if run&(1<<idWindow-1) == 1<<idWindow-1 {
+			if token := idToken(text[i+1-idWindow : i+1]); token != 0 && token != last {
+				last = token
+				w.add(mix(token))
+			}
+		}
+	}
+}
