@@ -12,10 +12,12 @@ import (
 	"github.com/theazo/observability/shared/telemetry"
 )
 
-// Limits of one row of log_hot. A query holds one row's columns at a time.
+// Limits of one row of log_hot. A query holds one row's columns at a time, and
+// what it decodes of them.
 const (
-	maxRowBytes = 8 << 20
-	maxRowParts = segment.MaxParts
+	maxRowBytes   = 8 << 20
+	maxRowDecoded = 8 << 20
+	maxRowParts   = segment.MaxParts
 )
 
 // batch is one Commit on its way: judged frames, and the rows they become.
@@ -67,6 +69,11 @@ type scopeBatch struct {
 	gaps  []gapRow
 	next  int64 // of the counter after this commit
 	ahead int64 // microseconds
+
+	// What waits for the compactor from here on.
+	hotRows int64
+	hotRaw  int64
+	since   time.Time
 }
 
 type linePart struct {
@@ -269,10 +276,11 @@ func without(f *frame.Received, lines *segment.Lines, known int) (*frame.Receive
 	return &cut, lines
 }
 
-// closeRows gives all parts of a row the time of the newest of them, and finds
-// how far the lines are ahead of it.
+// closeRows gives all parts of a row the time of the newest of them, finds how
+// far the lines are ahead of it, and counts the rows.
 func (sc *scopeBatch) closeRows() {
 	for row := range sc.rows() {
+		sc.hotRows++
 		recv := row[0].recv
 		for i := range row {
 			if row[i].recv.After(recv) {
@@ -281,7 +289,11 @@ func (sc *scopeBatch) closeRows() {
 		}
 		for i := range row {
 			row[i].recv = recv
+			sc.hotRaw += int64(row[i].part.RawBytes)
 			sc.ahead = max(sc.ahead, row[i].part.Max.UnixMicro()-recv.UnixMicro())
+		}
+		if sc.since.IsZero() || recv.Before(sc.since) {
+			sc.since = recv
 		}
 	}
 }
@@ -289,16 +301,17 @@ func (sc *scopeBatch) closeRows() {
 // rows yields the parts of each row: one, unless there is more than fits.
 func (sc *scopeBatch) rows() func(yield func([]linePart) bool) {
 	return func(yield func([]linePart) bool) {
-		start, size := 0, 0
+		start, size, decoded := 0, 0, 0
 		for i := range sc.parts {
-			n := encodedSize(sc.parts[i].part.Segment)
-			if i > start && (size+n > maxRowBytes || i-start == maxRowParts) {
+			s := sc.parts[i].part.Segment
+			n := encodedSize(s)
+			if i > start && (size+n > maxRowBytes || decoded+s.DecodedBytes() > maxRowDecoded || i-start == maxRowParts) {
 				if !yield(sc.parts[start:i]) {
 					return
 				}
-				start, size = i, 0
+				start, size, decoded = i, 0, 0
 			}
-			size += n
+			size, decoded = size+n, decoded+s.DecodedBytes()
 		}
 		if start < len(sc.parts) {
 			yield(sc.parts[start:])

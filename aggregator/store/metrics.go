@@ -17,6 +17,16 @@ type metrics struct {
 	queries    prometheus.Histogram
 	rowsRead   prometheus.Counter
 	partitions *prometheus.CounterVec
+
+	units          *prometheus.HistogramVec // by result
+	compactedLines prometheus.Counter
+	compactedBytes *prometheus.CounterVec // in, out
+	damaged        prometheus.Counter
+	merges         prometheus.Histogram
+	merged         prometheus.Counter
+	backlog        *prometheus.GaugeVec // streams, rows, lines, bytes
+	backlogAge     prometheus.Gauge
+	olderReleases  prometheus.Gauge
 }
 
 // newMetrics registers the store's metrics, all of them or none.
@@ -38,10 +48,23 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 		rowsRead:   counter("rows_scanned_total", "Rows of lines whose columns a query decoded.").WithLabelValues(),
 		partitions: counter("partitions_total", "Partitions made and dropped.", "change"),
 	}
+	gauge := func(name, help string) prometheus.GaugeOpts {
+		return prometheus.GaugeOpts{Namespace: "aggregator", Subsystem: "store", Name: name, Help: help}
+	}
+	m.units = prometheus.NewHistogramVec(histogram("compaction_seconds", "Time of one unit of compaction, by result."), []string{"result"})
+	m.compactedLines = counter("compacted_lines_total", "Lines that were moved from hot rows into chunks here.").WithLabelValues()
+	m.compactedBytes = counter("compacted_bytes_total", "Bytes of the columns of hot rows that were read, and of the chunks that were made of them.", "side")
+	m.damaged = counter("damaged_lines_total", "Committed lines that could not be read back and were set aside in log_damaged.").WithLabelValues()
+	m.merges = prometheus.NewHistogram(histogram("merge_seconds", "Time of one merge of small chunks."))
+	m.merged = counter("merged_chunks_total", "Small chunks that were merged into larger ones.").WithLabelValues()
+	m.backlog = prometheus.NewGaugeVec(gauge("backlog", "What waits for the compactor, of all organisations: streams, rows, lines, bytes of text."), []string{"of"})
+	m.backlogAge = prometheus.NewGauge(gauge("backlog_oldest_seconds", "For how long the oldest line that is not compacted has waited, of all organisations."))
+	m.olderReleases = prometheus.NewGauge(gauge("older_releases", "Connections of aggregators of an older release, which keep hot partitions from being dropped."))
 	scans := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "aggregator", Subsystem: "store", Name: "scans", Help: "Queries that read lines now.",
 	}, func() float64 { return float64(len(s.scans)) })
-	m.all = []prometheus.Collector{m.lines, m.frames, m.gaps, m.commits, m.queries, m.rowsRead, m.partitions, scans}
+	m.all = []prometheus.Collector{m.lines, m.frames, m.gaps, m.commits, m.queries, m.rowsRead, m.partitions, scans,
+		m.units, m.compactedLines, m.compactedBytes, m.damaged, m.merges, m.merged, m.backlog, m.backlogAge, m.olderReleases}
 	if r == nil {
 		return m, nil
 	}
@@ -53,6 +76,15 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+// compacted counts what a unit did.
+func (m *metrics) compacted(u *unit) {
+	m.compactedLines.Add(float64(u.lines))
+	m.compactedBytes.WithLabelValues("in").Add(float64(u.stored))
+	for _, k := range u.chunks {
+		m.compactedBytes.WithLabelValues("out").Add(float64(k.size()))
+	}
 }
 
 func (m *metrics) unregister() {

@@ -61,17 +61,19 @@ order by org, node, epoch, lane`
 func (b *batch) queueCounters(q *pgx.Batch) {
 	var orgs []string
 	var envs []int16
-	var counts, aheads []int64
+	var counts, aheads, rows, raws []int64
+	var sinces []*time.Time
 	for _, sc := range b.scopes {
 		if n := sc.count(); n > 0 {
 			orgs, envs = append(orgs, string(sc.scope.Org)), append(envs, int16(sc.scope.Env))
 			counts, aheads = append(counts, n), append(aheads, sc.ahead)
+			rows, raws, sinces = append(rows, sc.hotRows), append(raws, sc.hotRaw), append(sinces, nullTime(sc.since))
 		}
 	}
 	if len(orgs) == 0 {
 		return
 	}
-	q.Queue(advanceCounters, orgs, envs, counts, aheads).Query(func(rows pgx.Rows) error {
+	q.Queue(advanceCounters, orgs, envs, counts, aheads, rows, raws, sinces).Query(func(rows pgx.Rows) error {
 		var org string
 		var env int16
 		var next int64
@@ -83,10 +85,12 @@ func (b *batch) queueCounters(q *pgx.Batch) {
 	})
 }
 
-const advanceCounters = `insert into stream_counter as s (org, env, next, ahead)
-select org, env, 1 + n, ahead from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[]) u (org, env, n, ahead)
+const advanceCounters = `insert into stream_counter as s (org, env, next, ahead, hot_rows, hot_raw, hot_since)
+select org, env, 1 + n, ahead, hot_rows, hot_raw, hot_since
+from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::timestamptz[]) u (org, env, n, ahead, hot_rows, hot_raw, hot_since)
 order by org, env
-on conflict (org, env) do update set next = s.next + excluded.next - 1, ahead = greatest(s.ahead, excluded.ahead)
+on conflict (org, env) do update set next = s.next + excluded.next - 1, ahead = greatest(s.ahead, excluded.ahead),
+  hot_rows = s.hot_rows + excluded.hot_rows, hot_raw = s.hot_raw + excluded.hot_raw, hot_since = coalesce(s.hot_since, excluded.hot_since)
 returning org, env, next`
 
 // maxListed bounds the lists of agents and sessions of a row; a row of more is

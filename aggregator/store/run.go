@@ -7,14 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-)
-
-// Partitions of log_hot. Each says its own range, so the width may change from
-// one release to the next.
-const (
-	partitionWidth  = time.Hour
-	partitionsAhead = 6 * time.Hour
+	"golang.org/x/sync/errgroup"
 )
 
 // How often Run does what.
@@ -23,13 +16,31 @@ const (
 	purgeEvery     = time.Hour
 	usedEvery      = 15 * time.Second
 	reportEvery    = 2 * time.Second
+	backlogEvery   = 15 * time.Second
 )
 
 // Run does what the database needs while the aggregator runs, until ctx ends:
-// partitions ahead of time, retention, when keys were last used. Several
-// aggregators may do so at once. A failure is logged and tried again.
+// compaction, partitions ahead of time, retention, when keys were last used.
+// Several aggregators may do so at once. A failure is logged and tried again.
 func (s *Store) Run(ctx context.Context) error {
+	var g errgroup.Group
+	if s.compaction.Workers > 0 {
+		g.Go(func() error {
+			s.compactor.run(ctx, s.compaction.MaxAge)
+			return nil
+		})
+	}
+	g.Go(func() error {
+		s.maintain(ctx)
+		return nil
+	})
+	return g.Wait()
+}
+
+func (s *Store) maintain(ctx context.Context) {
 	partitions, purge, used, report := time.NewTicker(partitionEvery), time.NewTicker(purgeEvery), time.NewTicker(usedEvery), time.NewTicker(reportEvery)
+	backlog := time.NewTicker(backlogEvery)
+	defer backlog.Stop()
 	defer partitions.Stop()
 	defer purge.Stop()
 	defer used.Stop()
@@ -40,10 +51,11 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			s.step(context.WithoutCancel(ctx), "store when keys were last used", s.flushUsedKeys)
 			s.step(context.WithoutCancel(ctx), "store the reports of nodes", s.flushReports)
-			return nil
+			return
 		case <-partitions.C:
-			s.step(ctx, "make partitions ahead", func(ctx context.Context) error { return s.makePartitions(ctx, time.Now()) })
-			s.step(ctx, "drop partitions older than the retention", func(ctx context.Context) error { return s.dropPartitions(ctx, time.Now()) })
+			s.step(ctx, "make and drop partitions", s.turnPartitions)
+		case <-backlog.C:
+			s.step(ctx, "measure the backlog of the compaction", s.measureBacklog)
 		case <-purge.C:
 			s.step(ctx, "purge what is older than the retention", s.purge)
 		case <-report.C:
@@ -62,97 +74,29 @@ func (s *Store) step(ctx context.Context, what string, do func(context.Context) 
 	}
 }
 
-type partition struct {
-	name   string
-	lo, hi time.Time
+func (s *Store) turnPartitions(ctx context.Context) error {
+	now := time.Now()
+	return errors.Join(s.makePartitions(ctx, now), s.makeChunkPartitions(ctx, now), s.dropPartitions(ctx, now), s.dropChunkPartitions(ctx, now))
 }
 
-func (s *Store) partitions(ctx context.Context) ([]partition, error) {
-	rows, err := s.maint.Query(ctx, "select name, lo, hi from log_partitions()")
-	if err != nil {
-		return nil, fmt.Errorf("list partitions: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p partition, err error) {
-		err = row.Scan(&p.name, &p.lo, &p.hi)
-		return p, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list partitions: %w", err)
-	}
-	return list, nil
-}
+const selectBacklog = `select count(*), coalesce(sum(hot_rows), 0)::bigint, coalesce(sum(next - compacted), 0)::bigint, coalesce(sum(hot_raw), 0)::bigint, min(hot_since)
+from stream_counter where compacted < next`
 
-// makePartitions covers the time from the last hour to some hours ahead.
-func (s *Store) makePartitions(ctx context.Context, now time.Time) error {
-	existing, err := s.partitions(ctx)
-	if err != nil {
-		return err
+// measureBacklog looks at what waits for the compactor, of all organisations.
+func (s *Store) measureBacklog(ctx context.Context) error {
+	var streams, rows, lines, raw int64
+	var oldest *time.Time
+	if err := s.maint.QueryRow(ctx, selectBacklog).Scan(&streams, &rows, &lines, &raw, &oldest); err != nil {
+		return fmt.Errorf("read the counters: %w", err)
 	}
-	for _, p := range uncovered(existing, now) {
-		var made bool
-		if err := s.maint.QueryRow(ctx, "select make_log_partition($1, $2)", p.lo, p.hi).Scan(&made); err != nil {
-			return fmt.Errorf("make the partition from %s: %w", p.lo.Format(time.RFC3339), err)
-		}
-		if made {
-			s.metrics.partitions.WithLabelValues("made").Inc()
-		}
+	age := 0.0
+	if oldest != nil {
+		age = max(0, time.Since(*oldest).Seconds())
 	}
-	return nil
-}
-
-// uncovered returns the partitions to make, given those that exist, sorted.
-func uncovered(existing []partition, now time.Time) []partition {
-	var list []partition
-	at := now.UTC().Truncate(partitionWidth).Add(-partitionWidth)
-	end := now.UTC().Truncate(partitionWidth).Add(partitionsAhead)
-	for at.Before(end) {
-		next := at.Truncate(partitionWidth).Add(partitionWidth)
-		covered := false
-		for _, p := range existing {
-			switch {
-			case !p.hi.After(at) || !p.lo.Before(next):
-			case p.lo.After(at):
-				next = p.lo // make what is before it
-			default:
-				next, covered = p.hi, true
-			}
-			if covered {
-				break
-			}
-		}
-		if !covered {
-			list = append(list, partition{lo: at, hi: next})
-		}
-		at = next.UTC()
+	for what, v := range map[string]float64{"streams": float64(streams), "rows": float64(rows), "lines": float64(lines), "bytes": float64(raw)} {
+		s.metrics.backlog.WithLabelValues(what).Set(v)
 	}
-	return list
-}
-
-// dropPartitions drops what is older than the retention. A partition that is
-// being read now is left for the next time.
-func (s *Store) dropPartitions(ctx context.Context, now time.Time) error {
-	existing, err := s.partitions(ctx)
-	if err != nil {
-		return err
-	}
-	cutoff := now.Add(-s.retention)
-	for _, p := range existing {
-		if p.hi.After(cutoff) {
-			continue
-		}
-		var dropped bool
-		err := s.maint.QueryRow(ctx, "select drop_log_partition($1, $2)", p.name, cutoff).Scan(&dropped)
-		if isCode(err, lockNotAvailable) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("drop partition %s: %w", p.name, err)
-		}
-		if dropped {
-			s.metrics.partitions.WithLabelValues("dropped").Inc()
-			s.log.Info("dropped a partition older than the retention", "partition", p.name, "retention", s.retention.String())
-		}
-	}
+	s.metrics.backlogAge.Set(age)
 	return nil
 }
 
@@ -169,6 +113,14 @@ func (s *Store) purge(ctx context.Context) error {
 		if _, err := s.maint.Exec(ctx, statement, cutoff); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", statement, err))
 		}
+	}
+	if err := s.purgeChunks(ctx, time.Now()); err != nil {
+		errs = append(errs, err)
+	}
+	if older, err := s.olderReleases(ctx); err != nil || older > 0 {
+		errs = append(errs, err)
+	} else if _, err := s.maint.Exec(ctx, "select purge_compacted_default()"); err != nil {
+		errs = append(errs, fmt.Errorf("delete compacted rows of the default partition: %w", err))
 	}
 	if _, err := s.maint.Exec(ctx, "select purge_credentials()"); err != nil {
 		errs = append(errs, fmt.Errorf("purge credentials: %w", err))

@@ -46,7 +46,7 @@ func TestPartitionsAreMadeAheadByManyAtOnce(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	for at := now.Add(-store.PartitionWidth); at.Before(now.Add(store.PartitionsAhead - store.PartitionWidth)); at = at.Add(10 * time.Minute) {
+	for at := now.Add(-store.PartitionWidth); at.Before(now.Add(store.PartitionsAhead - store.PartitionWidth)); at = at.Add(time.Minute) {
 		if scalar[bool](t, db, uncoveredAt, at) {
 			t.Errorf("%s is not covered", at)
 		}
@@ -93,7 +93,7 @@ func TestPartitionsOfAnotherWidthAreCompleted(t *testing.T) {
 	if err := s.MakePartitions(t.Context(), now); err != nil {
 		t.Fatal(err)
 	}
-	for at := now; at.Before(now.Add(2 * time.Hour)); at = at.Add(time.Minute) {
+	for at := now; at.Before(now.Add(store.PartitionsAhead)); at = at.Add(time.Minute) {
 		if scalar[bool](t, db, uncoveredAt, at) {
 			t.Errorf("%s is not covered", at)
 		}

@@ -25,7 +25,12 @@ type Options struct {
 	DSN        string // of a migrated database; its login user is a member of the three roles
 	Log        hclog.Logger
 	Registerer prometheus.Registerer // nil: metrics are kept to ourselves
-	Retention  time.Duration         // zero: DefaultRetention
+	Retention  time.Duration         // of class 0 and of everything but lines; zero: DefaultRetention
+
+	// RetentionClasses says how long lines of organisations of other classes are
+	// kept: class (1 to MaxRetentionClass) to time.
+	RetentionClasses map[int]time.Duration
+	Compaction       Compaction
 
 	QueryMemory int64         // bytes that all queries together may decode at a time; zero: DefaultQueryMemory
 	CountBudget time.Duration // processor time for one total that no counter answers; zero: DefaultCountBudget
@@ -38,6 +43,13 @@ type Store struct {
 	metrics   *metrics
 
 	api, ingest, maint *pgxpool.Pool
+
+	appName    string // of our connections, without releaseMark
+	owner      string // of leases
+	classes    map[int16]time.Duration
+	days       dayCover
+	compaction Compaction
+	compactor  *compactor
 
 	scans   chan struct{} // one place per query that reads lines
 	shareMu sync.Mutex
@@ -71,6 +83,14 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		s.retention = DefaultRetention
 	}
 	s.boundQueries(o.QueryMemory, o.CountBudget)
+	if err := s.setClasses(o.RetentionClasses); err != nil {
+		return nil, err
+	}
+	if s.appName, err = applicationName(o.DSN); err != nil {
+		return nil, err
+	}
+	s.owner, s.compaction = newOwner(), o.Compaction.withDefaults()
+	s.compactor = newCompactor(s, max(1, s.compaction.Workers))
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -90,7 +110,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	}); err != nil {
 		return nil, err
 	}
-	if s.maint, err = openPool(ctx, o.DSN, roleMaint, 2, map[string]string{
+	if s.maint, err = openPool(ctx, o.DSN, roleMaint, int32(2+min(s.compactor.workers, 64)), map[string]string{
 		"statement_timeout": "60s", "idle_in_transaction_session_timeout": "30s",
 	}); err != nil {
 		return nil, err
@@ -106,6 +126,12 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 		s.log.Warn("partitions could not be made yet; Run tries again", "error", err)
 	case err != nil:
 		return nil, fmt.Errorf("make the partitions of the next hours: %w", err)
+	}
+	switch err := s.makeChunkPartitions(ctx, time.Now()); {
+	case isCode(err, lockNotAvailable):
+		s.log.Warn("partitions of chunks could not be made yet; Run tries again", "error", err)
+	case err != nil:
+		return nil, err
 	}
 	return s, nil
 }
@@ -142,9 +168,7 @@ func sessionSettings(c *pgx.ConnConfig, settings map[string]string) {
 	p["search_path"] = schema
 	p["timezone"] = "UTC"
 	p["jit"] = "off"
-	if p["application_name"] == "" {
-		p["application_name"] = "aggregator"
-	}
+	p["application_name"] = markedName(p["application_name"])
 	maps.Copy(p, settings)
 }
 
