@@ -10,6 +10,9 @@ import (
 // errNotLoaded is a fault of the caller: the column was left in the database.
 var errNotLoaded = errors.New("segment: column was not loaded with its row")
 
+// errNotPlaced is one, too: lines of a chunk have nodes of their own.
+var errNotPlaced = errors.New("segment: lines of a chunk are searched by node without their places")
+
 // inflater takes columns out of their encoding, into memory that it keeps.
 type inflater struct{ buffer []byte }
 

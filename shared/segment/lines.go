@@ -24,7 +24,8 @@ type Lines struct {
 
 	small inflater           // for columns that are decoded into something else
 	kept  [NumColumns][]byte // memory of columns that are used as they are
-	found []int              // scratch of Select
+
+	found, counted []int // scratch of Select and Count
 }
 
 // Read returns the lines of a parsed segment, with no column decoded yet.
@@ -67,6 +68,8 @@ func (t *Texts) At(i int) []byte {
 	}
 	return t.data[start:t.ends[i]]
 }
+
+func (t *Texts) isEmpty() bool { return len(t.ends) == 0 }
 
 // Decode decodes the columns that are still encoded.
 func (l *Lines) Decode(columns ...Column) error {

@@ -69,6 +69,8 @@ type Segment struct {
 	columns [NumColumns][]byte
 	// unloaded has a bit for each column that its row was read without.
 	unloaded uint8
+	// many: it is a block of a chunk, whose lines come from many nodes.
+	many bool
 }
 
 // Encoded returns the column as encoded, with its own version byte; nil where
