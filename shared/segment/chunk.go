@@ -31,7 +31,7 @@ type Chunk struct {
 // buffers from one chunk to the next. Not safe for concurrent use.
 type ChunkWriter struct {
 	block  Writer
-	parts  []Part
+	blocks []*Segment
 	places placeWriter
 	counts countWriter
 	bloom  bloomWriter
@@ -67,7 +67,7 @@ func (w *ChunkWriter) cut() {
 	if n == 0 {
 		return
 	}
-	w.parts = append(w.parts, Part{Segment: w.block.encodeSegment()})
+	w.blocks = append(w.blocks, w.block.encodeSegment())
 	w.places.cut(n)
 }
 
@@ -77,22 +77,22 @@ func (w *ChunkWriter) Encode() *Chunk {
 	if w.lines == 0 {
 		return nil
 	}
-	c := &Chunk{Row: Join(w.parts), Places: w.places.encode(), Bloom: w.bloom.encode(), Counts: w.counts.encode()}
+	c := &Chunk{Row: joinBlocks(w.blocks), Places: w.places.encode(), Bloom: w.bloom.encode(), Counts: w.counts.encode()}
 	first, last, observed0, observed1 := w.places.bounds()
 	c.First, c.Last, c.Observed0, c.Observed1 = first, last, fromMicros(observed0), fromMicros(observed1)
-	c.list(w.parts)
-	w.lines, w.raw, w.parts = 0, 0, nil
+	c.list(w.blocks)
+	w.lines, w.raw, w.blocks = 0, 0, nil
 	w.places.reset()
 	w.counts.reset()
 	return c
 }
 
 // list says whose lines the chunk holds.
-func (c *Chunk) list(parts []Part) {
+func (c *Chunk) list(blocks []*Segment) {
 	sessions, agents := newListing(), newListing()
-	for i := range parts {
-		for j := range parts[i].Origins {
-			o := &parts[i].Origins[j]
+	for i, block := range blocks {
+		for j := range block.Origins {
+			o := &block.Origins[j]
 			s := string(o.Session)
 			if i+j == 0 {
 				c.SessionLo, c.SessionHi = s, s

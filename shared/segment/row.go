@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -23,14 +24,20 @@ type Part struct {
 // column lies in the database by itself and is read only where it is needed.
 // Nothing is decoded or compressed again to make one.
 //
-//	head := version(1) parts{ node epoch(8 bytes) firstSeq segmentHead lengths[6] }
+//	head := version(1) parts{ node epoch(8 bytes) firstSeq length segmentHead lengths[6] }
+//	head := version(2) column(blocks{ length segmentHead lengths[6] })
+//
+// Version 2 is of chunks, whose lines are of many nodes.
 type Row struct {
 	Stats
 	Head    []byte
 	Columns [NumColumns][]byte
 }
 
-const rowVersion = 1
+const (
+	rowVersion   = 1
+	chunkVersion = 2
+)
 
 // Join makes a row of one organisation's segments, in stream order.
 func Join(parts []Part) Row {
@@ -41,15 +48,32 @@ func Join(parts []Part) Row {
 		h = appendString(h, string(p.Node))
 		h = binary.BigEndian.AppendUint64(h, p.Epoch)
 		h = binary.AppendUvarint(h, p.FirstSeq)
-		h = append(binary.AppendUvarint(h, uint64(len(p.head))), p.head...)
-		for c := range NumColumns {
-			h = binary.AppendUvarint(h, uint64(len(p.columns[c])))
-			r.Columns[c] = append(r.Columns[c], p.columns[c]...)
-		}
-		r.merge(&p.Stats)
+		h = r.join(h, p.Segment)
 	}
 	r.Head = h
 	return r
+}
+
+// joinBlocks makes the row of a chunk.
+func joinBlocks(blocks []*Segment) Row {
+	var r Row
+	h := binary.AppendUvarint(nil, uint64(len(blocks)))
+	for _, s := range blocks {
+		h = r.join(h, s)
+	}
+	r.Head = appendColumn([]byte{chunkVersion}, true, h)
+	return r
+}
+
+// join adds a segment's columns to the row, and its head to h.
+func (r *Row) join(h []byte, s *Segment) []byte {
+	h = append(binary.AppendUvarint(h, uint64(len(s.head))), s.head...)
+	for c := range NumColumns {
+		h = binary.AppendUvarint(h, uint64(len(s.columns[c])))
+		r.Columns[c] = append(r.Columns[c], s.columns[c]...)
+	}
+	r.merge(&s.Stats)
+	return h
 }
 
 func (s *Stats) merge(o *Stats) {
@@ -70,24 +94,50 @@ func (s *Stats) merge(o *Stats) {
 // column that is not empty in the row cannot be decoded afterwards.
 func Split(head []byte, columns *[NumColumns][]byte) ([]Part, error) {
 	r := reader{b: head}
-	if v := r.byte(); v != rowVersion && r.err == nil {
-		r.fail("row version %d is not known here", v)
+	version := r.byte()
+	switch {
+	case r.err != nil:
+		return nil, r.err
+	case version == rowVersion:
+		r.b = bytes.Clone(r.b) // one copy, of which all strings are views
+	case version == chunkVersion:
+		raw, err := inflateInto(nil, r.b)
+		if err != nil {
+			return nil, err
+		}
+		if len(r.b) > 0 && r.b[0] == plainV1 {
+			raw = bytes.Clone(raw)
+		}
+		r.b = raw
+	default:
+		return nil, corrupt("row version %d is not known here", version)
 	}
-	n := r.count(MaxParts, "parts")
-	if r.err == nil && n*minPartSize > len(r.b) {
+	r.own = true
+	n, least := r.count(MaxParts, "parts"), minPartSize
+	if version == chunkVersion {
+		least = minBlockSize
+	}
+	if r.err == nil && n*least > len(r.b) {
 		r.fail("%d parts in %d bytes", n, len(r.b))
 	}
 	if r.err != nil {
 		return nil, r.err
 	}
 	rest := *columns
-	parts := make([]Part, 0, n)
-	for range n {
-		p, err := splitPart(&r, &rest)
-		if err != nil {
+	parts, segments := make([]Part, n), make([]Segment, n)
+	for i := range parts {
+		p := &parts[i]
+		p.Segment = &segments[i]
+		if p.many = version == chunkVersion; !p.many {
+			p.Node = telemetry.NodeID(r.string())
+			if epoch := r.bytes(8); r.err == nil {
+				p.Epoch = binary.BigEndian.Uint64(epoch)
+			}
+			p.FirstSeq = r.uvarint()
+		}
+		if err := p.split(&r, &rest); err != nil {
 			return nil, err
 		}
-		parts = append(parts, p)
 	}
 	if len(r.b) != 0 {
 		r.fail("%d bytes after the last part", len(r.b))
@@ -95,39 +145,38 @@ func Split(head []byte, columns *[NumColumns][]byte) ([]Part, error) {
 	return parts, r.err
 }
 
-const minPartSize = 1 + 8 + 1 + 1 + int(NumColumns)
+const (
+	minBlockSize = 1 + 1 + int(NumColumns)
+	minPartSize  = 1 + 8 + 1 + minBlockSize
+)
 
-func splitPart(r *reader, rest *[NumColumns][]byte) (Part, error) {
-	p := Part{Segment: &Segment{}, Node: telemetry.NodeID(r.string())}
-	if epoch := r.bytes(8); r.err == nil {
-		p.Epoch = binary.BigEndian.Uint64(epoch)
-	}
-	p.FirstSeq = r.uvarint()
-	h := reader{b: r.bytes(r.count(len(r.b), "head length"))}
+// split reads a segment of a row, and takes its columns off the front of rest.
+func (s *Segment) split(r *reader, rest *[NumColumns][]byte) error {
+	h := reader{b: r.bytes(r.count(len(r.b), "head length")), own: true}
 	if r.err != nil {
-		return p, r.err
+		return r.err
 	}
-	p.readHead(&h)
+	s.readHead(&h)
 	if h.err == nil && len(h.b) != 0 {
 		h.fail("%d bytes after the head", len(h.b))
 	}
 	if h.err != nil {
-		return p, h.err
+		return h.err
 	}
 	for c := range NumColumns {
 		n := r.count(MaxColumn*2, "column length")
 		switch {
 		case n == 0:
 		case rest[c] == nil:
-			p.unloaded |= 1 << c
+			s.unloaded |= 1 << c
 		default:
 			col := reader{b: rest[c]}
-			p.columns[c] = col.bytes(n)
+			s.columns[c] = col.bytes(n)
 			if col.err != nil {
-				return p, col.err
+				return col.err
 			}
 			rest[c] = slices.Clip(col.b)
 		}
 	}
-	return p, r.err
+	return r.err
 }

@@ -181,6 +181,7 @@ func fromMicros(us int64) time.Time { return time.UnixMicro(us).UTC() }
 type reader struct {
 	b   []byte
 	err error
+	own bool // nobody writes to b again: strings are views of it
 }
 
 func (r *reader) fail(format string, args ...any) {
@@ -244,5 +245,9 @@ func (r *reader) bytes(n int) []byte {
 }
 
 func (r *reader) string() string {
-	return string(r.bytes(r.count(telemetry.MaxUserLength, "id length")))
+	b := r.bytes(r.count(telemetry.MaxUserLength, "id length"))
+	if r.own {
+		return view(b)
+	}
+	return string(b)
 }
