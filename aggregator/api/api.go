@@ -39,6 +39,19 @@ type Store interface {
 	Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.NodeID) (telemetry.Ledger, error)
 }
 
+// Lines answers what is stored line by line, beside Store.QueryLogs.
+type Lines interface {
+	// CountLogs counts what matches, and goes on where an earlier count ended.
+	CountLogs(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery, after *telemetry.CountKey) (telemetry.LogCount, error)
+	// LogEntry and LogContext fail with not_found where there is no such line.
+	LogEntry(ctx context.Context, scope telemetry.Scope, id ids.LogKey) (telemetry.LogEntry, error)
+	LogContext(ctx context.Context, scope telemetry.Scope, id ids.LogKey, before, after int) (telemetry.LogContext, error)
+	LogHistogram(ctx context.Context, scope telemetry.Scope, q *telemetry.LogHistogramQuery) (telemetry.LogHistogram, error)
+	LogFacets(ctx context.Context, scope telemetry.Scope, q *telemetry.LogFacetsQuery) (telemetry.LogFacets, error)
+	// ExportLogs calls each with all that matches, in order, and ends with its error.
+	ExportLogs(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery, each func([]telemetry.LogEntry) error) error
+}
+
 // Hub opens live views of a scope's stream: after a cursor, or from now.
 type Hub interface {
 	Subscribe(ctx context.Context, scope telemetry.Scope, filter telemetry.LogFilter, after *stream.Cursor) (stream.Reader, error)
@@ -47,6 +60,8 @@ type Hub interface {
 // Config of the API. Store and Hub are needed; other zero fields get defaults.
 type Config struct {
 	Store      Store
+	Lines      Lines  // nil: Store
+	Intake     Intake // of pushed records; nil: none are taken
 	Hub        Hub
 	Dashboard  http.Handler                    // what is not under /v1; nil: 404
 	Ready      func(ctx context.Context) error // what /readyz asks; nil: always ready
@@ -103,8 +118,9 @@ type API struct {
 	drain    sync.Once
 	streams  sync.WaitGroup
 
-	mu   sync.Mutex
-	open map[telemetry.OrgID]int // streams
+	mu      sync.Mutex
+	open    map[telemetry.OrgID]int // streams and exports
+	exports map[telemetry.OrgID]int
 }
 
 // New makes the handler of the public listener. The server around it must
@@ -113,6 +129,9 @@ func New(c Config) (*API, error) {
 	if c.Store == nil || c.Hub == nil {
 		return nil, errors.New("api: needs a store and a hub")
 	}
+	if c.Lines == nil {
+		c.Lines, _ = c.Store.(Lines)
+	}
 	c.setDefaults()
 	m, err := newMetrics(c.Registerer)
 	if err != nil {
@@ -120,7 +139,7 @@ func New(c Config) (*API, error) {
 	}
 	a := &API{
 		Config: c, mux: http.NewServeMux(), cross: http.NewCrossOriginProtection(), metrics: m,
-		draining: make(chan struct{}), open: make(map[telemetry.OrgID]int),
+		draining: make(chan struct{}), open: make(map[telemetry.OrgID]int), exports: make(map[telemetry.OrgID]int),
 	}
 	for _, origin := range c.AllowedOrigins {
 		if err := a.cross.AddTrustedOrigin(origin); err != nil {

@@ -114,13 +114,13 @@ func (c *call) crossOrigin() (preflight bool) {
 	}
 	// No Allow-Credentials: cookies stay with our own pages.
 	h.Set("Access-Control-Allow-Origin", origin)
-	h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After")
+	h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, X-Export-Lines, X-Export-Error")
 	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	if c.r.Method != http.MethodOptions || c.r.Header.Get("Access-Control-Request-Method") == "" {
 		return false
 	}
 	h.Set("Access-Control-Allow-Methods", "GET, POST")
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID, X-SDK-Version")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Content-Encoding, Idempotency-Key, Last-Event-ID, X-SDK-Version")
 	h.Set("Access-Control-Max-Age", "600")
 	return true
 }
@@ -181,10 +181,9 @@ func clip(s string, n int) string {
 
 // done writes the access log and the metrics, and turns a panic into a 500.
 func (c *call) done() {
-	if p := recover(); p != nil {
-		if p == http.ErrAbortHandler { //nolint:errorlint // the value that net/http itself compares
-			panic(p)
-		}
+	p := recover()
+	broken := p == http.ErrAbortHandler //nolint:errorlint // the value that net/http itself compares
+	if p != nil && !broken {
 		c.api.Log.Error("a request panicked", "request_id", c.id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		c.fail(fmt.Errorf("api: panic: %v", p))
 	}
@@ -202,6 +201,9 @@ func (c *call) done() {
 		c.api.metrics.duration.WithLabelValues(pattern).Observe(took.Seconds())
 	}
 	c.log(status, took)
+	if broken {
+		panic(p)
+	}
 }
 
 func (c *call) log(status int, took time.Duration) {

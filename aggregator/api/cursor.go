@@ -69,6 +69,55 @@ func parsePageCursor(text string) (c pageCursor, err error) {
 	return c, nil
 }
 
+// countCursor is where a count goes on that was not done within one request.
+//
+//	version(1) query(8) epoch since until soFar time id until (varints)
+type countCursor struct {
+	Query        [8]byte
+	Epoch        int64
+	Since, Until time.Time
+	After        telemetry.CountKey
+}
+
+const countCursorVersion = 0x81 // no version of a pageCursor
+
+// at is the cursor of the same count at another place; nil where that is its end.
+func (c countCursor) at(after *telemetry.CountKey) *string {
+	if after == nil {
+		return nil
+	}
+	c.After = *after
+	text := c.String()
+	return &text
+}
+
+func (c *countCursor) String() string {
+	b := append(make([]byte, 0, 96), countCursorVersion)
+	b = append(b, c.Query[:]...)
+	b = binary.AppendVarint(b, c.Epoch)
+	b = appendMicros(appendMicros(b, c.Since), c.Until)
+	b = appendMicros(binary.AppendVarint(b, c.After.So), c.After.Time)
+	b = binary.AppendVarint(binary.AppendVarint(b, c.After.ID), c.After.Until)
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parseCountCursor(text string) (c countCursor, err error) {
+	b, err := decodeCursor(text)
+	if err != nil || len(b) < 9 || b[0] != countCursorVersion {
+		return c, errCursor
+	}
+	copy(c.Query[:], b[1:])
+	r := varints{b: b[9:]}
+	c.Epoch = r.next()
+	c.Since, c.Until = r.micros(), r.micros()
+	c.After.So, c.After.Time = r.next(), r.micros()
+	c.After.ID, c.After.Until = r.next(), r.next()
+	if r.bad || len(r.b) != 0 || c.After.So < 0 || c.String() != text {
+		return countCursor{}, errCursor
+	}
+	return c, nil
+}
+
 func decodeCursor(text string) ([]byte, error) {
 	if len(text) > 4*maxCursor {
 		return nil, errCursor

@@ -96,6 +96,10 @@ func (c *call) fail(err error) {
 	if f.Code == telemetry.Unauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="theazo"`)
 	}
+	if format, speaks := speaksOTLP(c.r); speaks {
+		c.failOTLP(f, status, format)
+		return
+	}
 	var body envelope
 	body.Error.Code, body.Error.Message, body.Error.Details.Errors = f.Code, f.Message, f.Fields
 	body.Error.RequestID, body.RequestID = c.id, c.id

@@ -39,6 +39,7 @@ type fakeStore struct {
 	ses      map[telemetry.Scope][]telemetry.Session
 	nodes    map[telemetry.Scope][]telemetry.Node
 	err      error // answers everything
+	broken   error // ends exports
 	panics   bool
 }
 

@@ -13,16 +13,21 @@ import (
 // logsPage is the answer of GET /v1/logs.
 type logsPage struct {
 	Data         []telemetry.LogEntry `json:"data"`
-	Total        int64                `json:"total"`
+	Total        *int64               `json:"total"` // null: it was not asked for
 	TotalIsExact bool                 `json:"totalIsExact"`
+	CountCursor  *string              `json:"countCursor,omitempty"` // where GET /v1/logs/count goes on with the total
 	HasMore      bool                 `json:"hasMore"`
 	Cursor       *string              `json:"cursor"`
 	StreamCursor stream.Cursor        `json:"streamCursor"`
 	Gaps         []gapJSON            `json:"gaps"`
 }
 
+// queryLogs answers a page, or everything in another format.
 func (c *call) queryLogs() error {
-	p := params{values: c.query}
+	if format := exportFormat(c.r.Header.Get("Accept")); format != nil {
+		return c.export(format)
+	}
+	p := params{values: c.query, env: &c.who.Env}
 	q, since, until := p.logQuery(c.started)
 	if err := p.err(); err != nil {
 		return err
@@ -41,8 +46,12 @@ func (c *call) queryLogs() error {
 		return fmt.Errorf("api: query logs: %w", err)
 	}
 	answer := logsPage{
-		Data: found.Entries, Total: found.Total, TotalIsExact: true, HasMore: found.More,
+		Data: found.Entries, HasMore: found.More,
 		StreamCursor: stream.Cursor{Epoch: epoch, Position: found.Stream}, Gaps: shapeAll(found.Gaps, shapeGap),
+	}
+	if q.Count != telemetry.CountNone {
+		answer.Total, answer.TotalIsExact = &found.Total, found.CountAfter == nil
+		answer.CountCursor = countCursor{Query: hash, Epoch: epoch, Since: q.Since, Until: q.Until}.at(found.CountAfter)
 	}
 	if n := len(found.Entries); found.More && n > 0 {
 		last := &found.Entries[n-1]
@@ -80,19 +89,32 @@ func (l *logsPage) append(b []byte) []byte {
 // until are also returned as written.
 func (p *params) logQuery(now time.Time) (q telemetry.LogQuery, since, until string) {
 	q.LogFilter = p.filter()
-	q.Since, q.Until = p.moment("since", now), p.moment("until", now)
-	if !q.Since.IsZero() && !q.Until.IsZero() && q.Since.After(q.Until) {
-		p.fail("since", "lies after until")
-	}
+	q.Since, q.Until = p.bounds(now)
 	q.Limit = p.number("limit", telemetry.DefaultLimit, 1, telemetry.MaxLimit, "")
 	q.Offset = p.number("offset", 0, 0, telemetry.MaxOffset, ": go further with cursor, which has no end")
-	if text, given := p.one("order"); given {
-		var err error
-		if q.Order, err = telemetry.ParseOrder(text); err != nil {
-			p.fail("order", "is not valid: %v", err)
+	q.Order = p.order()
+	if text, given := p.one("total"); given {
+		switch text {
+		case "exact":
+		case "none":
+			q.Count = telemetry.CountNone
+		default:
+			p.fail("total", "is not valid: use exact, or none where nobody looks at it")
 		}
 	}
 	return q, p.values.Get("since"), p.values.Get("until")
+}
+
+func (p *params) order() telemetry.Order {
+	text, given := p.one("order")
+	if !given {
+		return telemetry.NewestFirst
+	}
+	order, err := telemetry.ParseOrder(text)
+	if err != nil {
+		p.fail("order", "is not valid: %v", err)
+	}
+	return order
 }
 
 // resume takes up the cursor of the page before.

@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/theazo/observability/shared/logquery"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -23,6 +24,10 @@ const maxList = 100
 type params struct {
 	values url.Values
 	bad    []telemetry.FieldError
+	unread *telemetry.Failure // the query that q holds
+	// env is what the caller can see: a query that asks for the other one is
+	// refused, and not answered with nothing. nil: it is compared elsewhere.
+	env *telemetry.Environment
 }
 
 func (p *params) fail(name, format string, args ...any) {
@@ -30,10 +35,13 @@ func (p *params) fail(name, format string, args ...any) {
 }
 
 func (p *params) err() error {
-	if len(p.bad) == 0 {
-		return nil
+	switch {
+	case len(p.bad) > 0:
+		return badFields(p.bad)
+	case p.unread != nil:
+		return p.unread
 	}
-	return badFields(p.bad)
+	return nil
 }
 
 // one returns a parameter that may be given once, and whether it was.
@@ -143,7 +151,31 @@ func (p *params) filter() telemetry.LogFilter {
 	case !utf8.ValidString(f.Search) || strings.ContainsRune(f.Search, 0):
 		p.fail("search", "must be UTF-8 text without NUL")
 	}
+	p.grammar(&f)
 	return f
+}
+
+// grammar adds what q asks for to a filter.
+func (p *params) grammar(f *telemetry.LogFilter) {
+	text, given := p.one("q")
+	if !given {
+		return
+	}
+	if err := logquery.Parse(text, f); err != nil {
+		p.unread = telemetry.Failf(telemetry.Unprocessable, "The query q cannot be read: %v.", err)
+		at := telemetry.FieldError{Field: "q", Detail: err.Error()}
+		if fault, ok := errors.AsType[*logquery.Error](err); ok {
+			at.Position = fault.Character
+		}
+		p.unread.Fields = []telemetry.FieldError{at}
+	}
+	if p.env != nil && len(f.Envs) > 0 {
+		if !slices.Contains(f.Envs, *p.env) {
+			p.unread = telemetry.Failf(telemetry.Unprocessable, "The query q asks for another environment than %s, which is the key's: use a key of that environment.", *p.env)
+			p.unread.Fields = []telemetry.FieldError{{Field: "q", Detail: "asks for another environment than the key's"}}
+		}
+		f.Envs = nil
+	}
 }
 
 // moment reads a time parameter; the zero time where it is not given.

@@ -30,7 +30,7 @@ type route struct {
 var (
 	filterParams = []string{
 		"sessionId", "agentId", "userId", "provider", "nodeId", "sandboxId", "traceId", "spanId",
-		"stream", "source", "level", "minLevel", "search",
+		"stream", "source", "level", "minLevel", "search", "q",
 	}
 	streamParams = []string{"after", "lastEventId", "tail", "token"}
 )
@@ -44,8 +44,28 @@ func routes() []route {
 
 		{
 			method: "GET", pattern: "/v1/logs", need: telemetry.LogsRead, handle: (*call).queryLogs,
-			params: join(filterParams, "since", "until", "limit", "offset", "cursor", "order"),
+			params: join(filterParams, "since", "until", "limit", "offset", "cursor", "order", "total"),
 		},
+		{method: "POST", pattern: "/v1/logs", need: telemetry.LogsWrite, handle: (*call).push},
+		{method: "POST", pattern: "/v1/traces", need: telemetry.TracesWrite, handle: (*call).push},
+		{method: "POST", pattern: "/v1/metrics", need: telemetry.TracesWrite, handle: (*call).push},
+		{method: "POST", pattern: "/otlp/v1/logs", need: telemetry.LogsWrite, handle: (*call).push},
+		{method: "POST", pattern: "/otlp/v1/traces", need: telemetry.TracesWrite, handle: (*call).push},
+		{method: "POST", pattern: "/otlp/v1/metrics", need: telemetry.TracesWrite, handle: (*call).push},
+		{
+			method: "GET", pattern: "/v1/logs/count", need: telemetry.LogsRead, handle: (*call).countLines,
+			params: join(filterParams, "since", "until", "countCursor"),
+		},
+		{
+			method: "GET", pattern: "/v1/logs/histogram", need: telemetry.LogsRead, handle: (*call).histogram,
+			params: join(filterParams, "since", "until", "interval"),
+		},
+		{
+			method: "GET", pattern: "/v1/logs/facets", need: telemetry.LogsRead, handle: (*call).facets,
+			params: join(filterParams, "since", "until", "fields", "limit"),
+		},
+		{method: "GET", pattern: "/v1/logs/{id}", need: telemetry.LogsRead, handle: (*call).getLine},
+		{method: "GET", pattern: "/v1/logs/{id}/context", need: telemetry.LogsRead, params: []string{"before", "after"}, handle: (*call).lineContext},
 		{
 			method: "GET", pattern: "/v1/logs/stream", need: telemetry.LogsRead, stream: true, handle: (*call).streamLogs,
 			params: join(filterParams, streamParams...),

@@ -18,6 +18,11 @@ import (
 // nothing is read until asked.
 func (s *site) raw(t *testing.T, path string) net.Conn {
 	t.Helper()
+	return s.rawAccept(t, path, "*/*")
+}
+
+func (s *site) rawAccept(t *testing.T, path, accept string) net.Conn {
+	t.Helper()
 	var d net.Dialer
 	conn, err := d.DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
@@ -27,7 +32,7 @@ func (s *site) raw(t *testing.T, path string) net.Conn {
 	if err := conn.(*net.TCPConn).SetReadBuffer(256 << 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", path, s.key); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer %s\r\nAccept: %s\r\n\r\n", path, s.key, accept); err != nil {
 		t.Fatal(err)
 	}
 	return conn

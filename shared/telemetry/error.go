@@ -27,8 +27,9 @@ const (
 
 // FieldError names one bad field or parameter and says what is allowed.
 type FieldError struct {
-	Field  string `json:"field"`
-	Detail string `json:"detail"`
+	Field    string `json:"field"`
+	Detail   string `json:"detail"`
+	Position int    `json:"position,omitempty"` // of the fault, in characters from 1; 0: the whole field
 }
 
 // Failure is an error that a caller outside may see.
