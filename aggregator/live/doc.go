@@ -6,11 +6,16 @@
 // somebody watches there is one tailer. It holds the position up to which
 // everything was handed out:
 //
-//	Publish ──> inbox ──> tailer ──> view (one per distinct filter) ──> queue of each reader
-//	                        │ a hint that continues the position exactly goes out at once;
-//	                        │ otherwise, and four times a second, it reads
-//	                        v the database
-//	                       log
+//	Publish ──> inbox ──> tailer ──> index ──> view (one per distinct filter) ──> queue of each reader
+//	  poll ────────────────┘ │ a hint that continues the position exactly goes out at once;
+//	                         v otherwise, and when a poll says so, it reads
+//	                        log
+//
+// One poll, four times a second, asks for the heads of all watched scopes by
+// one statement: what other replicas committed is found by it. The index knows
+// views by the agents, sessions, sandboxes, users, nodes or levels that they
+// ask for, so that a line is held only against filters that it can match, and
+// once against each. A line is encoded when the first view takes it, for all.
 //
 // A reader is in one of three states:
 //
@@ -34,8 +39,9 @@
 //   - Publish never waits for a reader, a database or an encoder.
 //   - A reader gets each matching record after its start exactly once and in
 //     position order, or a Missed that covers it.
-//   - A reader holds at most Options.Queue encoded bytes here, or one chunk
-//     (64 KiB and a line) where that is more, and as much in the batch that it
-//     took. Readers with one filter share what is published.
-//   - A filtered, quiet reader costs no memory and still moves its cursor.
+//   - A reader holds at most Options.Queue bytes here, or one chunk (64 KiB and
+//     a line) where that is more, and as much in the batch that it took. Readers
+//     share encoded lines, whatever their filters.
+//   - What is published together wakes a reader once.
+//   - A filtered, quiet reader costs no memory and no time, and still moves its cursor.
 package live

@@ -21,6 +21,8 @@ type Log interface {
 	StreamEpoch(ctx context.Context) (int64, error)
 	// StreamHead is the last position used, 0 where there is none.
 	StreamHead(ctx context.Context, scope telemetry.Scope) (int64, error)
+	// StreamHeads is StreamHead of several scopes at once.
+	StreamHeads(ctx context.Context, scopes []telemetry.Scope) ([]int64, error)
 	// ReadStream returns records after a position, contiguous and in order: at
 	// least one part if there is any, then whole parts until they hold limit
 	// records. The first part may begin before after+1.
@@ -85,9 +87,10 @@ func New(log Log, options Options) (*Hub, error) {
 	return h, nil
 }
 
-// Run waits for the end of ctx, closes every reader and waits for the tailers.
+// Run looks for what other replicas commit until ctx ends; then it closes
+// every reader and waits for the tailers.
 func (h *Hub) Run(ctx context.Context) error {
-	<-ctx.Done()
+	h.poll(ctx)
 	h.mu.Lock()
 	h.closed = true
 	h.mu.Unlock()
@@ -104,6 +107,11 @@ func (h *Hub) Publish(list []*frame.Published) {
 	for _, p := range list {
 		if t := h.tailers[p.Scope]; t != nil {
 			t.offer(p)
+		}
+	}
+	for _, p := range list { // once all is there, so that readers get it at once
+		if t := h.tailers[p.Scope]; t != nil {
+			signal(t.wake)
 		}
 	}
 }

@@ -49,19 +49,20 @@ func TestWhatIsCutForManyViewsIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := frame.NewPublished(telemetry.Scope{Org: "org_a"}, 1, time.Unix(1, 0), &segment.Part{Segment: s, Node: "nod_1", Epoch: 1, FirstSeq: 1}, lines)
-	views := make([]*view, 100)
+	views := make([]candidate, 100_000)
 	for i := range views {
-		views[i] = &view{filter: telemetry.LogFilter{Search: strings.Repeat("x", 1+i)}}
+		views[i] = candidate{all: true, view: newView(telemetry.LogFilter{Search: strings.Repeat("x", 1+i%500)})}
 	}
-	held, one := 0, 0
-	for _, c := range (&tailer{}).cutAll(views, p) {
-		one = 0
-		for i := range c.chunks {
-			one += c.chunks[i].bytes
-		}
-		held += one
+	shared := newPart(p, 1)
+	held := 0
+	list := (&tailer{}).cutAll(views, shared)
+	for _, c := range list {
+		held += c.overhead()
 	}
-	if one < s.RawBytes || held > maxCutBytes+one {
-		t.Errorf("%d bytes are held, one view's are %d", held, one)
+	if one := lines.Segment.Lines * recordSize; len(list) < 100 || held+shared.bytes > maxCutBytes+one {
+		t.Errorf("%d views hold %d bytes, and %d together", len(list), held, shared.bytes)
+	}
+	if shared.bytes < s.RawBytes || shared.bytes > 2*s.RawBytes {
+		t.Errorf("%d bytes of lines were encoded as %d", s.RawBytes, shared.bytes)
 	}
 }

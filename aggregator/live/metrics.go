@@ -9,6 +9,7 @@ import (
 type metrics struct {
 	tailers prometheus.Gauge
 	readers prometheus.Gauge
+	polls   prometheus.Counter
 	reads   *prometheus.CounterVec
 	missed  *prometheus.CounterVec
 }
@@ -21,6 +22,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		readers: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "aggregator_live_readers", Help: "Open views of live streams.",
 		}),
+		polls: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "aggregator_live_polls_total", Help: "Times that the heads of all watched streams were asked for at once.",
+		}),
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "aggregator_live_log_reads_total", Help: "Reads of the stored stream: by the tailer (another replica committed) or by a reader (resume, catching up).",
 		}, []string{"by"}),
@@ -31,7 +35,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.tailers, m.readers, m.reads, m.missed} {
+	for _, c := range []prometheus.Collector{m.tailers, m.readers, m.polls, m.reads, m.missed} {
 		if err := r.Register(c); err != nil {
 			return nil, fmt.Errorf("live: register metrics: %w", err)
 		}

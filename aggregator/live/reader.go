@@ -28,7 +28,8 @@ type Reader struct {
 	ready  chan struct{}
 
 	state  state
-	pos    int64 // everything that matches up to here was queued or taken
+	woken  bool  // on the tailer's list
+	pos    int64 // everything that matches up to here was queued or taken; see at
 	taken  int64 // everything that matches up to here was taken
 	queue  []chunk
 	queued int            // bytes
@@ -77,9 +78,9 @@ func (t *tailer) join(ctx context.Context, filter telemetry.LogFilter, key strin
 		}
 	}
 	r.taken, r.start = r.pos, t.cursor(r.pos)
-	if r.view = t.views[key]; r.view == nil {
-		r.view = &view{filter: filter, readers: make(map[*Reader]struct{})}
-		t.views[key] = r.view
+	if r.view = t.index.views[key]; r.view == nil {
+		r.view = newView(filter)
+		t.index.add(key, r.view)
 	}
 	r.view.readers[r] = struct{}{}
 	return r, nil
@@ -115,7 +116,7 @@ func (r *Reader) Looked() stream.Cursor {
 	r.tailer.mu.Lock()
 	defer r.tailer.mu.Unlock()
 	if r.state == live && len(r.queue) == 0 && r.first == nil {
-		return r.tailer.cursor(r.pos)
+		return r.tailer.cursor(r.at())
 	}
 	return r.tailer.cursor(r.taken)
 }
@@ -125,8 +126,8 @@ func (r *Reader) Close() {
 	t := r.tailer
 	t.mu.Lock()
 	delete(r.view.readers, r)
-	if len(r.view.readers) == 0 && t.views[r.key] == r.view {
-		delete(t.views, r.key)
+	if len(r.view.readers) == 0 {
+		t.index.remove(r.key)
 	}
 	r.queue, r.queued = nil, 0
 	t.mu.Unlock()
@@ -137,11 +138,21 @@ func (r *Reader) Close() {
 // following reports whether what the tailer hands out concerns the reader.
 func (r *Reader) following() bool { return r.state != history || !r.overflowed.IsZero() }
 
-// push queues what the tailer cut, or counts it as missed.
+// at is how far the reader has got. Whatever the tailer handed out concerned
+// a live one or did not, so that nobody need tell it.
+func (r *Reader) at() int64 {
+	if r.state == live {
+		return max(r.pos, r.tailer.pos)
+	}
+	return r.pos
+}
+
+// push queues what the tailer cut of its next part, or counts it as missed.
 func (r *Reader) push(c *cut) {
 	if !r.following() {
 		return
 	}
+	r.pos = r.at()
 	for i := range c.chunks {
 		ch := c.chunks[i]
 		if ch.last() <= r.pos {
@@ -154,10 +165,10 @@ func (r *Reader) push(c *cut) {
 			continue
 		}
 		r.queue, r.queued, r.pos = append(r.queue, ch), r.queued+ch.bytes, ch.last()
-		signal(r.ready)
-	}
-	if r.state == live {
-		r.pos = max(r.pos, c.through)
+		if !r.woken {
+			r.woken = true
+			r.tailer.woken = append(r.tailer.woken, r)
+		}
 	}
 }
 
@@ -177,7 +188,7 @@ func (r *Reader) miss(ch *chunk, since, until time.Time) {
 
 // skip follows the tailer over positions that the log does not have.
 func (r *Reader) skip(to int64) {
-	if r.state != live || r.pos >= to {
+	if r.pos = r.at(); r.state != live || r.pos >= to {
 		return // a history finds out by itself
 	}
 	if len(r.queue) > 0 || r.first != nil {
@@ -213,6 +224,7 @@ func (r *Reader) Take(ctx context.Context) (stream.Batch, error) {
 			return stream.Batch{}, err
 		}
 	}
+	r.pos = r.at()
 	if r.state != live {
 		signal(r.ready)
 	}
@@ -293,8 +305,9 @@ func (h *Hub) readLog(ctx context.Context, scope telemetry.Scope, after int64) (
 func (t *tailer) fill(b *stream.Batch, v *view, parts []*frame.Published, from int64) (through int64) {
 	through = from
 	size := 0
-	for _, p := range parts {
-		for _, ch := range t.cut(v, p).chunks {
+	for _, published := range parts {
+		p := newPart(published, t.epoch)
+		for _, ch := range t.cut(&candidate{view: v, all: true}, p).chunks {
 			records := ch.after(from)
 			if len(records) == 0 {
 				continue

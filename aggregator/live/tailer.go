@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/theazo/observability/shared/frame"
 	"github.com/theazo/observability/shared/stream"
@@ -23,8 +22,9 @@ const (
 	// handed out; many views of their own filters would multiply it.
 	maxCutBytes = 16 << 20
 
-	// epochEvery is after how many polls the epoch is asked for.
-	epochEvery = 20
+	// maxHeldParts is how many parts are handed out before their readers are
+	// woken: one write takes what came together.
+	maxHeldParts = 16
 )
 
 // tailer hands out the records of one scope, once each and in order.
@@ -42,29 +42,33 @@ type tailer struct {
 	wake     chan struct{}
 	inboxMu  sync.Mutex
 	inbox    []*frame.Published
-	inboxLen int  // bytes
-	overflow bool // the inbox was full: what it held and more is in the log
+	inboxLen int   // bytes
+	overflow bool  // the inbox was full: what it held and more is in the log
+	head     int64 // the poll found the log as long as this
+	restored bool  // the poll found another log than before
 
 	mu    sync.Mutex
 	pos   int64 // everything up to here was handed out; only run moves it
-	views map[string]*view
-	err   error // why it ended
+	index index
+	woken []*Reader // to be woken when what came together is handed out
+	err   error     // why it ended
 
-	polls  int
+	held   int  // parts handed out since readers were woken
 	failed bool // the last read failed, and that was logged
 }
 
 func newTailer(h *Hub, scope telemetry.Scope) *tailer {
 	t := &tailer{
-		hub: h, scope: scope, started: make(chan struct{}), wake: make(chan struct{}, 1), views: make(map[string]*view),
+		hub: h, scope: scope, started: make(chan struct{}), wake: make(chan struct{}, 1), index: newIndex(),
 	}
 	t.ctx, t.cancel = context.WithCancel(h.ctx)
 	return t
 }
 
-// offer takes a hint; it never blocks.
+// offer takes a hint, and never blocks; the caller wakes the tailer.
 func (t *tailer) offer(p *frame.Published) {
 	t.inboxMu.Lock()
+	defer t.inboxMu.Unlock()
 	size := 0
 	if p.Lines != nil {
 		size = p.Lines.DecodedBytes()
@@ -76,8 +80,22 @@ func (t *tailer) offer(p *frame.Published) {
 	default:
 		t.inbox, t.inboxLen = append(t.inbox, p), t.inboxLen+size
 	}
+}
+
+// tell takes what the poll found: how long the log is, or that it is another
+// one than before.
+func (t *tailer) tell(head int64, restored bool) {
+	t.inboxMu.Lock()
+	t.head = max(t.head, head)
+	t.restored = t.restored || restored
 	t.inboxMu.Unlock()
 	signal(t.wake)
+}
+
+func (t *tailer) position() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pos
 }
 
 // signal leaves a token in a channel of capacity 1.
@@ -97,21 +115,15 @@ func (t *tailer) run() {
 		return
 	}
 	close(t.started)
-	poll := time.NewTicker(t.hub.options.Poll)
-	defer poll.Stop()
 	for t.ctx.Err() == nil {
-		var err error
 		select {
 		case <-t.ctx.Done():
 		case <-t.wake:
-			err = t.drain()
-		case <-poll.C:
-			err = t.poll()
-		}
-		if err != nil {
-			t.hub.forget(t)
-			t.end(err)
-			return
+			if err := t.drain(); err != nil {
+				t.hub.forget(t)
+				t.end(err)
+				return
+			}
 		}
 	}
 	t.end(stream.ErrClosed)
@@ -135,19 +147,25 @@ func (t *tailer) end(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.err = err
-	for _, v := range t.views {
+	for _, v := range t.index.views {
 		for r := range v.readers {
 			signal(r.ready)
 		}
 	}
 }
 
-// drain hands out what was published here.
+// drain hands out what was published here, and what the poll found. An error
+// ends the tailer: the database is not the one that the positions were counted in.
 func (t *tailer) drain() error {
 	t.inboxMu.Lock()
-	inbox, overflow := t.inbox, t.overflow
-	t.inbox, t.inboxLen, t.overflow = nil, 0, false
+	inbox, overflow, head, restored := t.inbox, t.overflow, t.head, t.restored
+	t.inbox, t.inboxLen, t.overflow, t.head = nil, 0, false, 0
 	t.inboxMu.Unlock()
+	if restored {
+		t.hub.options.Log.Warn("the stored stream is shorter or another one than before: its readers start anew", "scope", t.scope.String(), "epoch", t.epoch, "position", t.pos)
+		return stream.ErrClosed
+	}
+	defer t.wakeReaders()
 	for _, p := range inbox {
 		if p.Next()-1 <= t.pos {
 			continue // the log was faster
@@ -158,37 +176,14 @@ func (t *tailer) drain() error {
 		t.deliver(p)
 	}
 	if overflow {
-		return t.poll()
-	}
-	return nil
-}
-
-// poll looks for what others committed. An error ends the tailer: the
-// database is not the one that the positions were counted in.
-func (t *tailer) poll() error {
-	if t.polls++; t.polls%epochEvery == 0 {
-		epoch, err := t.hub.log.StreamEpoch(t.ctx)
-		if err == nil && epoch != t.epoch {
-			return t.restored()
-		}
+		known, err := t.hub.log.StreamHead(t.ctx, t.scope)
 		if !t.ok(err) {
 			return nil
 		}
+		head = max(head, known)
 	}
-	head, err := t.hub.log.StreamHead(t.ctx, t.scope)
-	switch {
-	case !t.ok(err):
-	case head < t.pos:
-		return t.restored()
-	case head > t.pos:
-		t.read(head)
-	}
+	t.read(head)
 	return nil
-}
-
-func (t *tailer) restored() error {
-	t.hub.options.Log.Warn("the stored stream is shorter or another one than before: its readers start anew", "scope", t.scope.String(), "epoch", t.epoch, "position", t.pos)
-	return stream.ErrClosed
 }
 
 // ok reports whether a read of the log succeeded, and logs the first failure
@@ -230,51 +225,62 @@ func (t *tailer) read(to int64) bool {
 	return true
 }
 
-// deliver hands a part to every view. What is costly happens without the
-// lock; a view that came meanwhile is served under it.
-func (t *tailer) deliver(p *frame.Published) {
+// deliver hands a part to every view that it concerns. What is costly happens
+// without the lock; a view that came meanwhile is served under it.
+func (t *tailer) deliver(published *frame.Published) {
+	p := newPart(published, t.epoch)
 	t.mu.Lock()
-	views := make([]*view, 0, len(t.views))
-	for _, v := range t.views {
-		if v.following() {
-			views = append(views, v)
-		}
-	}
+	found := t.index.candidates(p)
 	t.mu.Unlock()
-	cuts := t.cutAll(views, p)
+	cuts := t.cutAll(found, p)
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, v := range t.views {
-		if !v.following() {
-			continue
-		}
+	found = t.index.candidates(p)
+	for i := range found {
+		v := found[i].view
 		c := cuts[v]
 		if c == nil {
-			c = t.cut(v, p)
+			c = t.cut(&found[i], p)
+		}
+		if len(c.chunks) == 0 {
+			continue
 		}
 		for r := range v.readers {
 			r.push(c)
 		}
 	}
 	t.pos = p.Next() - 1
+	t.mu.Unlock()
+	if t.held++; t.held >= maxHeldParts {
+		t.wakeReaders()
+	}
 }
 
 // cutAll cuts a part for views, as long as not too much of it is held at once:
 // the rest is cut when it is handed out.
-func (t *tailer) cutAll(views []*view, p *frame.Published) map[*view]*cut {
-	cuts := make(map[*view]*cut, len(views))
+func (t *tailer) cutAll(list []candidate, p *part) map[*view]*cut {
+	cuts := make(map[*view]*cut, len(list))
 	held := 0
-	for _, v := range views {
-		if held > maxCutBytes {
+	for i := range list {
+		if held+p.bytes > maxCutBytes {
 			break
 		}
-		c := t.cut(v, p)
-		for i := range c.chunks {
-			held += c.chunks[i].bytes
-		}
-		cuts[v] = c
+		c := t.cut(&list[i], p)
+		held += c.overhead()
+		cuts[list[i].view] = c
 	}
 	return cuts
+}
+
+// wakeReaders tells the readers that got something.
+func (t *tailer) wakeReaders() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.woken {
+		r.woken = false
+		signal(r.ready)
+	}
+	clear(t.woken)
+	t.woken, t.held = t.woken[:0], 0
 }
 
 // skip moves on over positions that the log no longer holds.
@@ -282,7 +288,7 @@ func (t *tailer) skip(to int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.hub.options.Log.Warn("the stored stream has no records where some were committed", "scope", t.scope.String(), "from", t.pos+1, "to", to)
-	for _, v := range t.views {
+	for _, v := range t.index.views {
 		for r := range v.readers {
 			r.skip(to)
 		}

@@ -2,27 +2,36 @@ package live
 
 import (
 	"slices"
-	"sync"
 	"time"
 
-	"github.com/theazo/observability/shared/frame"
-	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/stream"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
-// chunkSize is about how many encoded bytes lie in one buffer: what waits
-// keeps little more alive than it holds.
+// chunkSize is about how many encoded bytes a queue takes or misses at once.
 const chunkSize = 64 << 10
 
-// gapSize is what a recorded gap counts in a queue.
-const gapSize = 256
+// recordSize is what a record counts in a queue beside its encoded bytes, and
+// gapSize what a recorded gap does.
+const (
+	recordSize = 48
+	gapSize    = 256
+)
 
 // view is one filter and its readers. Its tailer's lock guards it; the
 // filter never changes.
 type view struct {
 	filter  telemetry.LogFilter
 	readers map[*Reader]struct{}
+
+	// The tailer's own: its last round that met this view, and where it stands
+	// among the candidates of that.
+	round uint64
+	slot  int
+}
+
+func newView(f telemetry.LogFilter) *view {
+	return &view{filter: f, readers: make(map[*Reader]struct{})}
 }
 
 // following reports whether a reader takes what the tailer hands out.
@@ -38,11 +47,19 @@ func (v *view) following() bool {
 // cut is what a view takes of a part.
 type cut struct {
 	chunks       []chunk
-	through      int64 // last position of the part
 	since, until time.Time
 }
 
-// chunk is records that share a buffer.
+// overhead is what the cut takes beside the encoded lines, which others share.
+func (c *cut) overhead() int {
+	n := 0
+	for i := range c.chunks {
+		n += recordSize * len(c.chunks[i].records)
+	}
+	return n
+}
+
+// chunk is records that are queued, or missed, together.
 type chunk struct {
 	records []stream.Record
 	bytes   int
@@ -56,70 +73,50 @@ func (c *chunk) after(position int64) []stream.Record {
 	return c.records[i:]
 }
 
-// cut chooses and encodes what matches. The columns of published lines are
-// decoded, so choosing cannot fail.
-func (t *tailer) cut(v *view, p *frame.Published) *cut {
-	c := &cut{through: p.Next() - 1}
-	if p.Lines != nil {
-		c.since, c.until = p.Lines.Min, p.Lines.Max
-		chosen, err := p.Lines.Select(nil, &v.filter, p.Node, segment.Range{})
-		if err != nil {
-			t.hub.options.Log.Error("published lines cannot be read", "scope", t.scope.String(), "position", p.Position, "error", err)
-		}
-		t.encode(c, p, chosen)
+// cut chooses and encodes what a view takes of a part.
+func (t *tailer) cut(of *candidate, p *part) *cut {
+	c := &cut{}
+	chosen, err := p.choose(of)
+	if err != nil {
+		t.hub.options.Log.Error("published lines cannot be read", "scope", t.scope.String(), "position", p.Position, "error", err)
 	}
+	if len(chosen) > 0 {
+		c.since, c.until = p.Lines.Min, p.Lines.Max
+		c.addLines(p, chosen)
+	}
+	c.addGaps(p, &of.view.filter)
+	return c
+}
+
+// addLines makes chunks of the chosen lines.
+func (c *cut) addLines(p *part, chosen []int) {
+	records := make([]stream.Record, 0, len(chosen))
+	size := 0
+	for _, i := range chosen {
+		json := p.json(i)
+		records = append(records, stream.Record{Position: p.Position + int64(i), JSON: json})
+		if size += len(json) + recordSize; size >= chunkSize {
+			c.chunks = append(c.chunks, chunk{records: slices.Clip(records), bytes: size})
+			records, size = records[len(records):], 0
+		}
+	}
+	if size > 0 {
+		c.chunks = append(c.chunks, chunk{records: records, bytes: size})
+	}
+}
+
+func (c *cut) addGaps(p *part, f *telemetry.LogFilter) {
 	var gaps chunk
 	for i := range p.Gaps {
-		if !v.filter.MatchGap(&p.Gaps[i]) {
+		if !f.MatchGap(&p.Gaps[i]) {
 			continue
 		}
 		g := p.Gaps[i]
-		g.Cursor = t.cursor(g.Position).String()
+		g.Cursor = stream.Cursor{Epoch: p.epoch, Position: g.Position}.String()
 		gaps.records = append(gaps.records, stream.Record{Position: g.Position, Gap: &g})
 		gaps.bytes += gapSize
 	}
 	if len(gaps.records) > 0 {
 		c.chunks = append(c.chunks, gaps)
 	}
-	return c
-}
-
-var scratch = sync.Pool{New: func() any { return new([]byte) }}
-
-// encode writes the chosen lines into chunks of their own size.
-func (t *tailer) encode(c *cut, p *frame.Published, chosen []int) {
-	if len(chosen) == 0 {
-		return
-	}
-	kept, _ := scratch.Get().(*[]byte)
-	defer scratch.Put(kept)
-	var e telemetry.LogEntry
-	ends := make([]int, 0, len(chosen))
-	for first := 0; first < len(chosen); first += len(ends) {
-		buf := (*kept)[:0]
-		ends = ends[:0]
-		for _, i := range chosen[first:] {
-			p.Entry(i, &e)
-			e.Cursor = t.cursor(e.Position).String()
-			buf = e.AppendJSON(buf)
-			if ends = append(ends, len(buf)); len(buf) >= chunkSize {
-				break
-			}
-		}
-		if cap(buf) <= 4*chunkSize { // a rare giant is not kept
-			*kept = buf
-		}
-		c.chunks = append(c.chunks, newChunk(slices.Clone(buf), ends, p.Position, chosen[first:]))
-	}
-}
-
-// newChunk cuts own, which holds the encoded lines at indices, at ends.
-func newChunk(own []byte, ends []int, position int64, indices []int) chunk {
-	c := chunk{records: make([]stream.Record, len(ends)), bytes: len(own)}
-	start := 0
-	for i, end := range ends {
-		c.records[i] = stream.Record{Position: position + int64(indices[i]), JSON: own[start:end:end]}
-		start = end
-	}
-	return c
 }

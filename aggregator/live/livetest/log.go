@@ -145,6 +145,17 @@ func (l *Log) StreamHead(_ context.Context, scope telemetry.Scope) (int64, error
 	return l.heads[scope], l.broken
 }
 
+// StreamHeads is StreamHead of several scopes.
+func (l *Log) StreamHeads(_ context.Context, scopes []telemetry.Scope) ([]int64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	heads := make([]int64, len(scopes))
+	for i := range scopes {
+		heads[i] = l.heads[scopes[i]]
+	}
+	return heads, l.broken
+}
+
 // ReadStream returns whole parts after a position until they hold limit records.
 func (l *Log) ReadStream(ctx context.Context, scope telemetry.Scope, after int64, limit int) ([]*frame.Published, error) {
 	l.mu.Lock()
