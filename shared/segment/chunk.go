@@ -30,30 +30,30 @@ type Chunk struct {
 // ChunkWriter collects lines and encodes them into one chunk. It keeps its
 // buffers from one chunk to the next. Not safe for concurrent use.
 type ChunkWriter struct {
-	block  Writer
-	blocks []*Segment
-	places placeWriter
-	counts countWriter
-	bloom  bloomWriter
-	lines  int
-	raw    int
+	block    Writer
+	waiting  []lineRef // of the block that is not cut yet
+	blockRaw int
+	blocks   []*Segment
+	places   placeWriter
+	counts   countWriter
+	bloom    bloomWriter
+	lines    int
+	raw      int
 }
 
-// Append adds line i of l, whose columns must all be decoded. The caller
-// appends in the order of session, agent, timestamp and position, and cuts before MaxChunkLines; at.Observed is
-// taken to the microsecond.
+// Append adds line i of l, whose columns must all be decoded and stay so until
+// Encode. The caller appends in the order of session, agent, timestamp and
+// position, and cuts before MaxChunkLines; at.Observed is taken to the microsecond.
 func (w *ChunkWriter) Append(l *Lines, i int, at Place) {
-	w.block.scaled = true
-	w.block.appendLine(l, i)
-	w.places.append(&at)
-	w.counts.add(l.times[i], l.Level(i))
-	message := l.message.At(i)
-	w.bloom.addMessage(message)
-	w.lines++
-	w.raw += len(message) + len(l.metadata.At(i))
-	if w.block.Lines() == BlockLines || w.block.RawBytes() >= blockBytes {
+	size := len(l.message.At(i)) + len(l.metadata.At(i))
+	if len(w.waiting) == BlockLines || len(w.waiting) > 0 && w.blockRaw+size > blockBytes {
 		w.cut()
 	}
+	w.waiting = append(w.waiting, lineRef{l, i})
+	w.places.append(&at)
+	w.blockRaw += size
+	w.lines++
+	w.raw += size
 }
 
 // Lines is the number of lines since the last Encode.
@@ -62,13 +62,21 @@ func (w *ChunkWriter) Lines() int { return w.lines }
 // RawBytes is the size of their messages and metadata.
 func (w *ChunkWriter) RawBytes() int { return w.raw }
 
+// cut encodes the lines that wait as one block.
 func (w *ChunkWriter) cut() {
-	n := w.block.Lines()
-	if n == 0 {
+	if len(w.waiting) == 0 {
 		return
 	}
+	w.block.scaled = true
+	w.block.appendLines(w.waiting)
+	for _, r := range w.waiting {
+		w.counts.add(r.l.times[r.i], r.l.Level(r.i))
+	}
+	w.block.message.each(w.bloom.addMessage)
+	w.places.cut(len(w.waiting))
 	w.blocks = append(w.blocks, w.block.encodeSegment())
-	w.places.cut(n)
+	clear(w.waiting)
+	w.waiting, w.blockRaw = w.waiting[:0], 0
 }
 
 // Encode returns the lines as a chunk and forgets them; nil without lines.

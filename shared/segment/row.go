@@ -57,6 +57,15 @@ func Join(parts []Part) Row {
 // joinBlocks makes the row of a chunk.
 func joinBlocks(blocks []*Segment) Row {
 	var r Row
+	for c := range r.Columns {
+		n := 0
+		for _, s := range blocks {
+			n += len(s.columns[c])
+		}
+		if n > 0 {
+			r.Columns[c] = make([]byte, 0, n)
+		}
+	}
 	h := binary.AppendUvarint(nil, uint64(len(blocks)))
 	for _, s := range blocks {
 		h = r.join(h, s)

@@ -52,6 +52,15 @@ func (t *texts) addBytes(s []byte) {
 	t.any = t.any || len(s) > 0
 }
 
+func (t *texts) each(do func(text []byte)) {
+	data := t.data
+	for lengths := t.lengths; len(lengths) > 0; {
+		length, n := binary.Uvarint(lengths)
+		do(data[:length])
+		data, lengths = data[length:], lengths[n:]
+	}
+}
+
 func (t *texts) reset() { t.lengths, t.data, t.any = t.lengths[:0], t.data[:0], false }
 
 // Lines is the number of lines since the last Encode.
@@ -118,19 +127,37 @@ func (w *Writer) appendTime(us int64) {
 	w.minUS, w.max = min(w.minUS, us), max(w.max, us)
 }
 
-// appendLine adds line i of l, whose columns are all decoded.
-func (w *Writer) appendLine(l *Lines, i int) {
-	w.appendTime(l.times[i])
-	message, metadata, flags := l.message.At(i), l.metadata.At(i), l.flags[i]
-	w.flags = append(w.flags, flags)
-	w.origin = binary.AppendUvarint(w.origin, uint64(w.originIndex(&l.Origins[l.origin[i]])))
-	w.message.addBytes(message)
-	w.metadata.addBytes(metadata)
-	w.trace.addBytes(l.trace.At(2 * i))
-	w.trace.addBytes(l.trace.At(2*i + 1))
-	w.stats.Lines++
-	w.stats.Levels[flags&flagLevel]++
-	w.stats.RawBytes += len(message) + len(metadata)
+// lineRef is a line of a decoded segment.
+type lineRef struct {
+	l *Lines
+	i int
+}
+
+// appendLines adds lines from all over the memory. It goes by columns, so that
+// the processor can wait for many lines at once.
+func (w *Writer) appendLines(refs []lineRef) {
+	for _, r := range refs {
+		w.appendTime(r.l.times[r.i])
+		flags := r.l.flags[r.i]
+		w.flags = append(w.flags, flags)
+		w.stats.Lines++
+		w.stats.Levels[flags&flagLevel]++
+	}
+	for _, r := range refs {
+		w.origin = binary.AppendUvarint(w.origin, uint64(w.originIndex(&r.l.Origins[r.l.origin[r.i]])))
+	}
+	for _, r := range refs {
+		message := r.l.message.At(r.i)
+		w.message.addBytes(message)
+		w.stats.RawBytes += len(message)
+	}
+	for _, r := range refs {
+		metadata := r.l.metadata.At(r.i)
+		w.metadata.addBytes(metadata)
+		w.stats.RawBytes += len(metadata)
+		w.trace.addBytes(r.l.trace.At(2 * r.i))
+		w.trace.addBytes(r.l.trace.At(2*r.i + 1))
+	}
 }
 
 const (
