@@ -1,13 +1,14 @@
 package segment_test
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
@@ -22,32 +23,37 @@ type chunkLine struct {
 }
 
 // chunkLines draws the lines of hot rows: parts of several nodes, each of
-// consecutive positions and sequences, in the order of a chunk.
+// consecutive positions and sequences, in the order of a chunk. Some are of several blocks.
 func chunkLines(t *rapid.T) []chunkLine {
 	var lines []chunkLine
 	position := rapid.Int64Range(1, 1<<40).Draw(t, "position")
+	copies := rapid.SampledFrom([]int{1, 1, 1, 20}).Draw(t, "copies")
 	for range rapid.IntRange(1, 5).Draw(t, "parts") {
 		node := rapid.SampledFrom([]telemetry.NodeID{"nod_a", "nod_b", ""}).Draw(t, "node")
 		epoch := rapid.Uint64().Draw(t, "epoch")
 		seq := rapid.Uint64Range(0, 1<<40).Draw(t, "seq")
 		observed := base.Add(time.Duration(rapid.Int64Range(-1e9, 1e9).Draw(t, "observed")) * time.Microsecond)
 		position += rapid.Int64Range(0, 3).Draw(t, "lines of others")
-		for i, e := range entries(t) {
-			e.Node = node
-			lines = append(lines, chunkLine{e, segment.Place{Position: position, Node: node, Epoch: epoch, Seq: seq + uint64(i), Observed: observed}})
-			position++
+		part := entries(t)
+		for range copies {
+			for _, e := range part {
+				e.Node = node
+				lines = append(lines, chunkLine{e, segment.Place{Position: position, Node: node, Epoch: epoch, Seq: seq, Observed: observed}})
+				position++
+				seq++
+			}
+			observed = observed.Add(time.Millisecond)
 		}
 	}
-	slices.SortFunc(lines, func(a, b chunkLine) int {
-		if c := strings.Compare(string(a.Session), string(b.Session)); c != 0 {
-			return c
-		}
-		if c := strings.Compare(string(a.Agent), string(b.Agent)); c != 0 {
-			return c
-		}
-		return telemetry.LogKey{Timestamp: a.Timestamp, Position: a.At.Position}.Compare(telemetry.LogKey{Timestamp: b.Timestamp, Position: b.At.Position})
-	})
+	sortLines(lines)
 	return lines
+}
+
+func sortLines(lines []chunkLine) {
+	slices.SortFunc(lines, func(a, b chunkLine) int {
+		return cmp.Or(strings.Compare(string(a.Session), string(b.Session)), strings.Compare(string(a.Agent), string(b.Agent)),
+			telemetry.LogKey{Timestamp: a.Timestamp, Position: a.At.Position}.Compare(telemetry.LogKey{Timestamp: b.Timestamp, Position: b.At.Position}))
+	})
 }
 
 // failer is a test, or a case of a property.
@@ -148,7 +154,7 @@ func TestAChunkHoldsItsLines(t *testing.T) {
 			t.Fatalf("the writer says %d lines and %d bytes, has %d and %d", w.Lines(), w.RawBytes(), len(in), raw)
 		}
 		c := w.Encode()
-		if d := cmp.Diff(in, readLines(t, c), cmpopts.EquateEmpty()); d != "" {
+		if d := gocmp.Diff(in, readLines(t, c), cmpopts.EquateEmpty()); d != "" {
 			t.Fatal(d)
 		}
 		checkSummary(t, c, in)
@@ -184,34 +190,75 @@ func checkSummary(t *rapid.T, c *segment.Chunk, in []chunkLine) {
 	for _, n := range counts {
 		got[n.Start] = n.Levels
 	}
-	if d := cmp.Diff(want, got); d != "" || len(counts) != len(want) {
+	if d := gocmp.Diff(want, got); d != "" || len(counts) != len(want) {
 		t.Fatalf("counts: %s", d)
 	}
 }
 
 func TestSelectInAChunkFindsWhatTheFilterMatches(t *testing.T) {
 	var w segment.ChunkWriter
+	var l segment.Lines // one for all blocks: nothing of a block may leak into the next
 	rapid.Check(t, func(t *rapid.T) {
 		in := chunkLines(t)
 		f := filter(t, in)
+		bounds := segment.Range{Since: base.Add(time.Duration(rapid.Int64Range(-2e9, 1e9).Draw(t, "since")))}
+		if rapid.Bool().Draw(t, "no bound") {
+			bounds = segment.Range{}
+		}
 		var want, got []int64
+		counts := map[telemetry.Origin]int{}
 		for i := range in {
-			if f.Match(&in[i].LogEntry) {
+			if f.Match(&in[i].LogEntry) && (bounds.Since.IsZero() || !in[i].Timestamp.Before(bounds.Since)) {
 				want = append(want, in[i].At.Position)
+				counts[in[i].Origin]++
 			}
 		}
 		fill(t, &w, in)
-		for _, l := range readChunk(t, w.Encode()) {
-			chosen, err := l.Select(nil, &f, "", segment.Range{})
+		c := w.Encode()
+		n, origins := 0, map[telemetry.Origin]int{}
+		for _, block := range readChunk(t, c) {
+			l.Reset(block.Segment)
+			if err := l.Place(block.Places()); err != nil {
+				t.Fatal(err)
+			}
+			count, err := l.Count(&f, "", bounds)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, i := range chosen {
+			n += count
+			l.Reset(block.Segment)
+			if err := l.Place(block.Places()); err != nil {
+				t.Fatal(err)
+			}
+			chosen, err := l.Select([]int{-1}, &f, "", bounds)
+			if err == nil {
+				err = l.Decode(segment.Origin)
+			}
+			if err != nil || chosen[0] != -1 {
+				t.Fatal(err, chosen)
+			}
+			byOrigin := make([]int, len(l.Origins))
+			l.CountOrigins(byOrigin, chosen[1:])
+			for i, n := range byOrigin {
+				if n > 0 {
+					origins[l.Origins[i]] += n
+				}
+			}
+			for _, i := range chosen[1:] {
 				got = append(got, l.Places().Position(i))
 			}
 		}
 		if !slices.Equal(want, got) {
 			t.Fatalf("filter %+v: got lines at %v, want %v", f, got, want)
+		}
+		if n != len(want) {
+			t.Fatalf("filter %+v: counted %d, want %d", f, n, len(want))
+		}
+		if d := gocmp.Diff(counts, origins); d != "" {
+			t.Fatalf("filter %+v: lines of origins: %s", f, d)
+		}
+		if len(want) > 0 && !segment.BloomMayHold(c.Bloom, segment.Tokens(f.Needles()...)) {
+			t.Fatalf("the bloom denies %q, which %d lines hold", f.Needles(), len(want))
 		}
 	})
 }
@@ -238,7 +285,60 @@ func filter(t *rapid.T, in []chunkLine) telemetry.LogFilter {
 	if has("search") {
 		f.Search = rapid.SampledFrom([]string{"timeout", "TIME", "t", "i̇x", "line of", "zzz", e.Message}).Draw(t, "text")
 	}
+	if has("condition") {
+		f.Where = condition(t, &e, 2)
+	}
 	return f
+}
+
+// condition draws what queries are made of, much of it true of e.
+func condition(t *rapid.T, e *chunkLine, depth int) *telemetry.LogExpr {
+	must := func(x *telemetry.LogExpr, err error) *telemetry.LogExpr {
+		if err != nil { // an id or a text that e has and a query cannot ask for
+			return telemetry.ExprMinLevel(telemetry.Warn)
+		}
+		return x
+	}
+	kinds := 9
+	if depth == 0 {
+		kinds = 6
+	}
+	switch rapid.IntRange(0, kinds).Draw(t, "kind") {
+	case 0:
+		return must(telemetry.ExprText(rapid.SampledFrom([]string{"time", "İX", "LINE", "user"}).Draw(t, "part")))
+	case 1:
+		return must(telemetry.ExprRegexp("time(out)?|u[st]er", rapid.Bool().Draw(t, "fold")))
+	case 2:
+		return must(telemetry.ExprIs(telemetry.FieldNode, rapid.SampledFrom([]string{"nod_a", "nod_b"}).Draw(t, "node")))
+	case 3:
+		return must(telemetry.ExprIs(telemetry.FieldAgent, string(e.Agent)))
+	case 4:
+		return must(telemetry.ExprMeta("k", telemetry.Equal, "a"))
+	case 5:
+		return must(telemetry.ExprHas(telemetry.FieldTrace))
+	case 6:
+		return telemetry.ExprMinLevel(e.Level)
+	case 7:
+		return telemetry.ExprNot(condition(t, e, depth-1))
+	case 8:
+		return telemetry.ExprAny(condition(t, e, depth-1), condition(t, e, depth-1))
+	default:
+		return telemetry.ExprAll(condition(t, e, depth-1), condition(t, e, depth-1))
+	}
+}
+
+func TestAChunkIsNotSearchedByNodeWithoutItsPlaces(t *testing.T) {
+	var w segment.ChunkWriter
+	fill(t, &w, []chunkLine{{telemetry.LogEntry{Timestamp: base}, segment.Place{Node: "nod_a", Observed: base}}})
+	c := w.Encode()
+	parts, err := segment.Split(c.Head, &c.Columns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := telemetry.LogFilter{Nodes: []telemetry.NodeID{"nod_a"}}
+	if chosen, err := parts[0].Read().Select(nil, &f, "", segment.Range{}); err == nil {
+		t.Fatalf("it found %v", chosen)
+	}
 }
 
 // A bloom that says that a text is absent must be right.
