@@ -240,3 +240,21 @@ func (q *Queue) Room(ctx context.Context, bytes int64) error {
 		}
 	}
 }
+
+// Acknowledged waits until everything up to the end of a frame is acknowledged.
+func (q *Queue) Acknowledged(ctx context.Context, h frame.Header) error {
+	for {
+		q.mu.Lock()
+		l, changed := q.lines[key{org: h.Org, epoch: h.Epoch, lane: h.Lane}], q.changed
+		done := l != nil && l.acked >= h.Last()
+		q.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not acknowledged: %w", &h, ctx.Err())
+		}
+	}
+}
