@@ -29,18 +29,8 @@ type Store interface {
 
 	StreamEpoch(ctx context.Context) (int64, error)
 	Organisation(ctx context.Context, scope telemetry.Scope) (telemetry.Organisation, error)
-	QueryLogs(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery) (telemetry.LogPage, error)
-	Agent(ctx context.Context, scope telemetry.Scope, id telemetry.AgentID) (telemetry.Agent, error)
-	Agents(ctx context.Context, scope telemetry.Scope, l telemetry.Listing) (page []telemetry.Agent, more bool, err error)
-	Events(ctx context.Context, scope telemetry.Scope, agent telemetry.AgentID, l telemetry.Listing) (page []telemetry.StoredEvent, more bool, err error)
-	Session(ctx context.Context, scope telemetry.Scope, id telemetry.SessionID) (telemetry.Session, error)
-	Sessions(ctx context.Context, scope telemetry.Scope, l telemetry.Listing) (page []telemetry.Session, more bool, err error)
-	Nodes(ctx context.Context, scope telemetry.Scope) ([]telemetry.Node, error)
-	Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.NodeID) (telemetry.Ledger, error)
-}
 
-// Lines answers what is stored line by line, beside Store.QueryLogs.
-type Lines interface {
+	QueryLogs(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery) (telemetry.LogPage, error)
 	// CountLogs counts what matches, and goes on where an earlier count ended.
 	CountLogs(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery, after *telemetry.CountKey) (telemetry.LogCount, error)
 	// LogEntry and LogContext fail with not_found where there is no such line.
@@ -50,6 +40,14 @@ type Lines interface {
 	LogFacets(ctx context.Context, scope telemetry.Scope, q *telemetry.LogFacetsQuery) (telemetry.LogFacets, error)
 	// ExportLogs calls each with all that matches, in order, and ends with its error.
 	ExportLogs(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery, each func([]telemetry.LogEntry) error) error
+
+	Agent(ctx context.Context, scope telemetry.Scope, id telemetry.AgentID) (telemetry.Agent, error)
+	Agents(ctx context.Context, scope telemetry.Scope, l telemetry.Listing) (page []telemetry.Agent, more bool, err error)
+	Events(ctx context.Context, scope telemetry.Scope, agent telemetry.AgentID, l telemetry.Listing) (page []telemetry.StoredEvent, more bool, err error)
+	Session(ctx context.Context, scope telemetry.Scope, id telemetry.SessionID) (telemetry.Session, error)
+	Sessions(ctx context.Context, scope telemetry.Scope, l telemetry.Listing) (page []telemetry.Session, more bool, err error)
+	Nodes(ctx context.Context, scope telemetry.Scope) ([]telemetry.Node, error)
+	Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.NodeID) (telemetry.Ledger, error)
 }
 
 // Hub opens live views of a scope's stream: after a cursor, or from now.
@@ -60,7 +58,6 @@ type Hub interface {
 // Config of the API. Store and Hub are needed; other zero fields get defaults.
 type Config struct {
 	Store      Store
-	Lines      Lines  // nil: Store
 	Intake     Intake // of pushed records; nil: none are taken
 	Hub        Hub
 	Dashboard  http.Handler                    // what is not under /v1; nil: 404
@@ -128,9 +125,6 @@ type API struct {
 func New(c Config) (*API, error) {
 	if c.Store == nil || c.Hub == nil {
 		return nil, errors.New("api: needs a store and a hub")
-	}
-	if c.Lines == nil {
-		c.Lines, _ = c.Store.(Lines)
 	}
 	c.setDefaults()
 	m, err := newMetrics(c.Registerer)

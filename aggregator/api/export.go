@@ -115,7 +115,7 @@ func (c *call) export(format *logexport.Format) error {
 func (c *call) exportLines(x *exportAnswer, w *logexport.Writer, q *telemetry.LogQuery, most int64) error {
 	ctx, cancel := context.WithCancel(c.r.Context())
 	defer cancel()
-	err := c.api.Lines.ExportLogs(ctx, c.who.Scope, q, func(entries []telemetry.LogEntry) error {
+	err := c.api.Store.ExportLogs(ctx, c.who.Scope, q, func(entries []telemetry.LogEntry) error {
 		for i := range entries {
 			if w.Lines() == most {
 				return errEnough

@@ -35,7 +35,7 @@ func (c *call) getLine() error {
 	if err != nil {
 		return err
 	}
-	found, err := c.api.Lines.LogEntry(c.r.Context(), c.who.Scope, key)
+	found, err := c.api.Store.LogEntry(c.r.Context(), c.who.Scope, key)
 	if err != nil {
 		return lineError(err, "log entry", id)
 	}
@@ -70,7 +70,7 @@ func (c *call) lineContext() error {
 	if err != nil {
 		return err
 	}
-	found, err := c.api.Lines.LogContext(c.r.Context(), c.who.Scope, key, before, after)
+	found, err := c.api.Store.LogContext(c.r.Context(), c.who.Scope, key, before, after)
 	if err != nil {
 		return lineError(err, "context of log entry", id)
 	}
@@ -136,7 +136,7 @@ func (c *call) histogram() error {
 	if err := p.err(); err != nil {
 		return err
 	}
-	found, err := c.api.Lines.LogHistogram(c.r.Context(), c.who.Scope, &q)
+	found, err := c.api.Store.LogHistogram(c.r.Context(), c.who.Scope, &q)
 	if err != nil {
 		return fmt.Errorf("api: histogram of logs: %w", err)
 	}
@@ -224,7 +224,7 @@ func (c *call) facets() error {
 	if err := p.err(); err != nil {
 		return err
 	}
-	found, err := c.api.Lines.LogFacets(c.r.Context(), c.who.Scope, &q)
+	found, err := c.api.Store.LogFacets(c.r.Context(), c.who.Scope, &q)
 	if err != nil {
 		return fmt.Errorf("api: facets of logs: %w", err)
 	}
@@ -261,7 +261,7 @@ func (c *call) countLines() error {
 		return err
 	}
 	q.Since, q.Until = list.Since, list.Until
-	found, err := c.api.Lines.CountLogs(ctx, c.who.Scope, &q, after)
+	found, err := c.api.Store.CountLogs(ctx, c.who.Scope, &q, after)
 	if err != nil {
 		return fmt.Errorf("api: count logs: %w", err)
 	}
