@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/theazo/observability/shared/frame"
@@ -75,7 +74,7 @@ func (sc *scan) loadRows(ctx context.Context, rows []*row, lines []lineRef) ([]t
 			for _, i := range wanted[:n] {
 				block.entry(lines[i].line, &entries[i])
 				// The page must not keep all other lines of the part alive.
-				entries[i].Message, entries[i].Metadata = strings.Clone(entries[i].Message), slices.Clone(entries[i].Metadata)
+				clone(&entries[i])
 			}
 			wanted = wanted[n:]
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/theazo/observability/aggregator/store/storetest"
 	"github.com/theazo/observability/shared/frame"
 	"github.com/theazo/observability/shared/ids"
+	"github.com/theazo/observability/shared/logquery"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -115,6 +116,14 @@ func drawQuery(t *rapid.T, h *history) telemetry.LogQuery {
 	}
 	if maybe("by text") {
 		q.Search = rapid.SampledFrom([]string{"timeout", "i̇", "absent", "T"}).Draw(t, "search")
+	}
+	if maybe("by condition") {
+		text := rapid.SampledFrom([]string{
+			"timeout OR ready", "-agent:agt_0", "/TIME.*call/", "level:error OR agent:agt_1", "meta.a:1", "meta.a:>1 OR naïve", "-node:nod_a", "has:trace timeout", "node:nod_b OR timeout",
+		}).Draw(t, "condition")
+		if err := logquery.Parse(text, &q.LogFilter); err != nil {
+			t.Fatal(err)
+		}
 	}
 	bound := func() time.Time {
 		if len(h.entries) == 0 {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -113,7 +112,7 @@ func (sc *scan) linesBetween(ctx context.Context, rows []*row, after, below int6
 			for _, line := range chosen {
 				l := placedLine{at: places.At(line)}
 				lines.Entry(line, &l.entry)
-				l.entry.Message, l.entry.Metadata = strings.Clone(l.entry.Message), slices.Clone(l.entry.Metadata)
+				clone(&l.entry)
 				found = append(found, l)
 			}
 		}

@@ -1,0 +1,54 @@
+package store
+
+import (
+	"context"
+
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// Sizes of an export's steps. Lines of a chunk are in the order of sessions,
+// not of time, so that a step decodes much of what the next one decodes again.
+const (
+	exportStep = 16_384             // lines of one snapshot
+	exportPart = telemetry.MaxLimit // lines handed on together
+)
+
+// ExportLogs hands everything that matches to each, in the query's order, in
+// parts, and ends with the error that each returns. Limit and Offset of the
+// query are ignored. Every step is a snapshot of its own, from the line where
+// the one before ended: between them nothing is held but the step's lines, and
+// each may take its time. Lines that come meanwhile are in the export where
+// their place in the order is still ahead.
+func (s *Store) ExportLogs(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery, each func([]telemetry.LogEntry) error) error {
+	if len(q.Search) > telemetry.MaxSearch {
+		return telemetry.Failf(telemetry.InvalidRequest, "The search text is at most %d bytes.", telemetry.MaxSearch)
+	}
+	step := *q
+	step.Offset, step.Limit, step.Count = 0, exportStep, telemetry.CountNone
+	for {
+		page, err := s.exportStep(ctx, scope, &step)
+		if err != nil {
+			return err
+		}
+		for list := page.Entries; len(list) > 0; {
+			n := min(len(list), exportPart)
+			if err := each(list[:n:n]); err != nil {
+				return err
+			}
+			list = list[n:]
+		}
+		n := len(page.Entries)
+		if !page.More || n == 0 {
+			return nil
+		}
+		last := &page.Entries[n-1]
+		step.After = &telemetry.LogKey{Timestamp: last.Timestamp, Position: last.Position}
+	}
+}
+
+func (s *Store) exportStep(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery) (telemetry.LogPage, error) {
+	var page telemetry.LogPage
+	p := newPageScan(s.newScan(scope, &q.LogFilter, q.Since, q.Until), q)
+	err := p.run(ctx, "export logs", nil, func(ctx context.Context) error { return p.answer(ctx, &page) })
+	return page, err
+}
