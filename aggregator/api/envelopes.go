@@ -274,7 +274,7 @@ type seat struct {
 	cancel context.CancelFunc
 	change chan struct{}
 	filter *telemetry.LogFilter
-	buf    []byte
+	buf    []byte // nil between writes
 
 	state   sync.Mutex
 	paused  bool
@@ -360,7 +360,11 @@ func (st *seat) batch(b *stream.Batch) error {
 			return err
 		}
 	}
-	st.buf = append(st.buf[:0], '[')
+	st.buf = append(takeBuffer(), '[')
+	defer func() {
+		giveBuffer(st.buf)
+		st.buf = nil
+	}()
 	at := b.Through
 	for i := range b.Records {
 		r := &b.Records[i]
@@ -380,9 +384,6 @@ func (st *seat) batch(b *stream.Batch) error {
 			}
 			st.buf = append(st.buf[:0], '[')
 		}
-	}
-	if cap(st.buf) > 4*flushAt {
-		st.buf = nil // a rare giant is not kept
 	}
 	return nil
 }

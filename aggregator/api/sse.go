@@ -77,7 +77,7 @@ type eventSink struct {
 	control *http.ResponseController
 	timeout time.Duration
 	filter  *telemetry.LogFilter
-	buf     []byte
+	buf     []byte // nil between writes
 }
 
 func (s *eventSink) wants() bool              { return true }
@@ -91,12 +91,14 @@ func (s *eventSink) ready(f *telemetry.LogFilter, at stream.Cursor) error {
 	if err != nil {
 		return fmt.Errorf("api: encode a filter: %w", err)
 	}
-	s.buf = append(s.buf, "retry: 2000\n\n"...)
+	s.buf = append(takeBuffer(), "retry: 2000\n\n"...)
 	s.frame(at, "ready", "data:", data)
 	return s.flush()
 }
 
+// batch writes what came together at once.
 func (s *eventSink) batch(b *stream.Batch) error {
+	s.buf = takeBuffer()
 	if b.Missed != nil {
 		data, err := json.Marshal(shapeMissed(b.Missed, s.filter))
 		if err != nil {
@@ -130,12 +132,13 @@ func (s *eventSink) heartbeat(at stream.Cursor) error {
 	data := telemetry.AppendTime([]byte(`{"timestamp":"`), time.Now())
 	data = append(data, `","cursor":"`...)
 	data = append(at.Append(data), `"}`...)
+	s.buf = takeBuffer()
 	s.frame(at, "heartbeat", "data:", data)
 	return s.flush()
 }
 
 func (s *eventSink) end(at stream.Cursor) error {
-	s.buf = append(s.buf, "id: "...)
+	s.buf = append(takeBuffer(), "id: "...)
 	s.buf = append(at.Append(s.buf), endedMark+"\nevent: end\ndata: [DONE]\n\n"...)
 	return s.flush()
 }
@@ -166,17 +169,18 @@ func (s *eventSink) write() error {
 		return fmt.Errorf("api: deadline of a stream: %w", err)
 	}
 	_, err := s.to.Write(s.buf) //nolint:gosec // event streams are no HTML: nosniff, and JSON escapes what ends a line
-	if s.buf = s.buf[:0]; cap(s.buf) > 4*flushAt {
-		s.buf = nil // a rare giant is not kept
-	}
-	if err != nil {
+	if s.buf = s.buf[:0]; err != nil {
 		return fmt.Errorf("api: write a stream: %w", err)
 	}
 	return nil
 }
 
+// flush writes the rest and gives the buffer back.
 func (s *eventSink) flush() error {
-	if err := s.write(); err != nil {
+	err := s.write()
+	giveBuffer(s.buf)
+	s.buf = nil
+	if err != nil {
 		return err
 	}
 	if err := s.control.Flush(); err != nil {

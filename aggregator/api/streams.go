@@ -78,8 +78,23 @@ func (c *call) openStream(to bind) error {
 	return c.events(to)
 }
 
-// limit keeps a view within what a stream token was made for.
+// checkEnv refuses a query for an environment that the credential does not
+// see, and takes the condition out where it does: every line meets it then.
+func (c *call) checkEnv(f *telemetry.LogFilter) error {
+	if len(f.Envs) > 0 && !slices.Contains(f.Envs, c.who.Env) {
+		err := telemetry.Failf(telemetry.Unprocessable, "The query asks for the environment %s, and this credential sees %s alone.", f.Envs[0], c.who.Env)
+		err.Fields = []telemetry.FieldError{{Field: "q", Detail: "env: must be " + c.who.Env.String() + ", or be left out"}}
+		return err
+	}
+	f.Envs = nil
+	return nil
+}
+
+// limit keeps a view within what its credential was made for.
 func (c *call) limit(v *view) error {
+	if err := c.checkEnv(&v.filter); err != nil {
+		return err
+	}
 	if only := c.who.OnlyAgent; only != "" {
 		if len(v.filter.Agents) > 0 && !slices.Contains(v.filter.Agents, only) {
 			return notHere("agent", string(v.filter.Agents[0]))
@@ -173,6 +188,23 @@ func (v *view) readBacklog(ctx context.Context, c *call) error {
 	slices.SortFunc(v.backlog, func(a, b stream.Record) int { return cmp.Compare(a.Position, b.Position) })
 	v.after = &stream.Cursor{Epoch: epoch, Position: found.Stream}
 	return nil
+}
+
+// buffers are what writes are made in: a stream holds one only while it
+// writes, so that a thousand quiet ones hold none.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// takeBuffer returns an empty buffer.
+func takeBuffer() []byte {
+	b, _ := buffers.Get().(*[]byte)
+	return (*b)[:0]
+}
+
+// giveBuffer gives a buffer back for others, unless it is a rare giant.
+func giveBuffer(b []byte) {
+	if cap(b) > 0 && cap(b) <= 4*flushAt {
+		buffers.Put(&b)
+	}
 }
 
 // sink writes a stream to a client, in the form that the client speaks.
@@ -355,6 +387,9 @@ func filterQuery(f *telemetry.LogFilter) url.Values {
 	}
 	if f.Search != "" {
 		q.Set("search", f.Search)
+	}
+	if f.Where != nil {
+		q.Set("q", f.Where.String())
 	}
 	return q
 }

@@ -1,0 +1,100 @@
+package api_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/theazo/observability/aggregator/api"
+	"github.com/theazo/observability/aggregator/live"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+func TestAStreamTakesAQuery(t *testing.T) {
+	s := newSite(t, nil)
+	const query = `env:live level:>=info -"health check" (agentId:agt_b OR /re(fused|set)/i)`
+	es := s.open(t, "/v1/logs/stream?q="+url.QueryEscape(query))
+	var ready struct {
+		Filters struct {
+			Level []string
+			Q     string
+			Env   []string
+		}
+	}
+	if err := json.Unmarshal([]byte(es.want("ready").data), &ready); err != nil {
+		t.Fatal(err)
+	}
+	if f := ready.Filters; f.Q != `-"health check" (agent:agt_b OR /re(fused|set)/i)` || strings.Join(f.Level, " ") != "info warn error" || f.Env != nil {
+		t.Errorf("%+v", f)
+	}
+	w := s.dial(t, "/v1/logs/stream", []string{"theazo.logs.v1"}, "Authorization", "Bearer "+s.key)
+	filters, err := json.Marshal(map[string]string{"q": query})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.send(`{"type":"subscribe","id":"a","filters":%s}`, filters)
+	if e := w.envelopes(); e[0].Type != "ready" {
+		t.Fatalf("%+v", e)
+	}
+	s.publish(ours, append(messages("agt_a", "accepted", "Connection REFUSED", "health check refused"), line("agt_b", "anything"), line("agt_b", "a health check")))
+	var overSocket []string
+	for len(overSocket) < 2 {
+		for _, e := range w.envelopes() {
+			overSocket = append(overSocket, e.Entry.Message)
+		}
+	}
+	want := []string{"Connection REFUSED", "anything"}
+	if got := []string{message(t, es.want("log")), message(t, es.want("log"))}; !slices.Equal(got, want) || !slices.Equal(overSocket, want) {
+		t.Errorf("%q, over a socket %q", got, overSocket)
+	}
+}
+
+func TestAQueryThatCannotBeReadOpensNoStream(t *testing.T) {
+	s := newSite(t, nil)
+	for query, says := range map[string]string{"level:fatal": "use one of debug, info, warn, error", "env:test": "env: must be live"} {
+		es, status := s.tryOpen(t, "/v1/logs/stream?q="+url.QueryEscape(query))
+		body, err := io.ReadAll(es.res.Body)
+		if err != nil || status != http.StatusUnprocessableEntity || !strings.Contains(string(body), says) {
+			t.Errorf("%s: %d %s %v", query, status, body, err)
+		}
+		w := s.dial(t, "/v1/logs/stream", []string{"theazo.logs.v1"}, "Authorization", "Bearer "+s.key)
+		w.send(`{"type":"subscribe","id":"a","filters":{"q":"%s"}}`, query)
+		if e := w.envelopes()[0]; e.Type != "error" || e.Problem.Code != string(telemetry.Unprocessable) || !strings.Contains(fmt.Sprint(e.Problem), says) {
+			t.Errorf("%s over a socket: %+v", query, e)
+		}
+	}
+}
+
+// The link of a gap asks for the same lines as the stream did, its query included.
+func TestTheLinkOfAGapRepeatsTheQuery(t *testing.T) {
+	s := newSite(t, func(c *api.Config, o *live.Options) { o.Patience, c.WriteTimeout = -1, time.Minute })
+	slow := s.raw(t, "/v1/logs/stream?agentId=agt_a&q="+url.QueryEscape("-(level:debug x) /^line/"))
+	for range 150 { // more than the kernel's buffers and the queue hold
+		s.publish(ours, messages("agt_a", "line "+strings.Repeat("x", 100<<10)))
+	}
+	if err := slow.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	all, found := &strings.Builder{}, ""
+	buf := make([]byte, 64<<10)
+	for found == "" {
+		n, err := slow.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(buf[:n])
+		if _, rest, ok := strings.Cut(all.String(), `"href":"`); ok && strings.Contains(rest, `"`) {
+			found, _, _ = strings.Cut(rest, `"`)
+		}
+	}
+	u, err := url.Parse(strings.ReplaceAll(found, `\u0026`, "&"))
+	if err != nil || u.Query().Get("q") != "-(level:debug x) /^line/" || u.Query().Get("agentId") != "agt_a" || u.Query().Get("since") == "" {
+		t.Errorf("%s %v", found, err)
+	}
+}
