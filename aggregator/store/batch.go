@@ -70,6 +70,8 @@ type scopeBatch struct {
 	next  int64 // of the counter after this commit
 	ahead int64 // microseconds
 
+	erasures int64 // of the counter: 0 where nothing was ever erased
+
 	// What waits for the compactor from here on.
 	hotRows int64
 	hotRaw  int64

@@ -11,7 +11,7 @@ import (
 )
 
 // tenantTables hold records of tenants. Their rows are seen through a policy.
-var tenantTables = []string{"agent", "event", "gap", "idempotency_key", "ingest_mark", "log_chunk", "log_damaged", "log_hot", "metric_point", "model_call", "quarantine", "session", "span", "stream_counter"}
+var tenantTables = []string{"agent", "audit", "erasure", "event", "gap", "idempotency_key", "ingest_mark", "log_chunk", "log_damaged", "log_hot", "metric_point", "model_call", "quarantine", "session", "span", "stream_counter"}
 
 // directoryTables are read before an organisation is known: no role has a
 // right on them.

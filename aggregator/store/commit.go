@@ -49,7 +49,7 @@ func (s *Store) commit(ctx context.Context, frames []*frame.Received) ([]frame.O
 		if err == nil {
 			s.spans.remember(b.seen)
 			s.count(b)
-			return b.outcomes, b.published(), nil
+			return b.outcomes, s.publishable(ctx, b), nil
 		}
 		if !lostRace(err) || attempt == commitAttempts {
 			return nil, nil, failure(ctx, fmt.Sprintf("commit %d frames", len(frames)), err)

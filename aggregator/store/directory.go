@@ -23,31 +23,40 @@ func (s *Store) Organisation(ctx context.Context, scope telemetry.Scope) (teleme
 
 // Agent returns one agent.
 func (s *Store) Agent(ctx context.Context, scope telemetry.Scope, id telemetry.AgentID) (telemetry.Agent, error) {
-	list, err := collect(ctx, s, "look up agent "+string(id), scope, scanAgent, selectAgents+" and id = $3", string(id))
-	if err == nil && len(list) == 0 {
+	list, x, err := collectShown(ctx, s, "look up agent "+string(id), scope, scanAgent, selectAgents+" and id = $3", string(id))
+	if err == nil && (len(list) == 0 || x.erasedAgent(&list[0])) {
 		err = telemetry.Failf(telemetry.NotFound, "There is no agent %s.", id)
 	}
 	if err != nil {
 		return telemetry.Agent{}, err
 	}
-	return list[0], nil
+	return list[0].Agent, nil
 }
 
 // Agents lists agents, newest first, and says whether more follow.
 func (s *Store) Agents(ctx context.Context, scope telemetry.Scope, l telemetry.Listing) ([]telemetry.Agent, bool, error) {
-	w := listing{args: []any{string(scope.Org), int16(scope.Env)}}
-	if l.Session != "" {
-		w.add("session = $%d", string(l.Session))
+	found, more, err := shown(l, func(l telemetry.Listing) ([]listedAgent, bool, *exclusions, error) {
+		w := listing{args: []any{string(scope.Org), int16(scope.Env)}}
+		if l.Session != "" {
+			w.add("session = $%d", string(l.Session))
+		}
+		list, x, err := collectShown(ctx, s, "list agents", scope, scanAgent, w.sql(selectAgents, &l), w.args[2:]...)
+		list, more := cut(list, l.Limit)
+		return list, more, x, err
+	}, (*exclusions).erasedAgent, func(a *listedAgent) telemetry.ListingKey {
+		return telemetry.ListingKey{CreatedAt: a.CreatedAt, ID: string(a.ID)}
+	})
+	list := make([]telemetry.Agent, len(found))
+	for i := range found {
+		list[i] = found[i].Agent
 	}
-	list, err := collect(ctx, s, "list agents", scope, scanAgent, w.sql(selectAgents, &l), w.args[2:]...)
-	list, more := cut(list, l.Limit)
 	return list, more, err
 }
 
 // Session returns one session.
 func (s *Store) Session(ctx context.Context, scope telemetry.Scope, id telemetry.SessionID) (telemetry.Session, error) {
-	list, err := collect(ctx, s, "look up session "+string(id), scope, scanSession, selectSessions+" and id = $3", string(id))
-	if err == nil && len(list) == 0 {
+	list, x, err := collectShown(ctx, s, "look up session "+string(id), scope, scanSession, selectSessions+" and id = $3", string(id))
+	if err == nil && (len(list) == 0 || x.erasedSession(&list[0])) {
 		err = telemetry.Failf(telemetry.NotFound, "There is no session %s.", id)
 	}
 	if err != nil {
@@ -58,14 +67,18 @@ func (s *Store) Session(ctx context.Context, scope telemetry.Scope, id telemetry
 
 // Sessions lists sessions, newest first, and says whether more follow.
 func (s *Store) Sessions(ctx context.Context, scope telemetry.Scope, l telemetry.Listing) ([]telemetry.Session, bool, error) {
-	w := listing{args: []any{string(scope.Org), int16(scope.Env)}}
-	list, err := collect(ctx, s, "list sessions", scope, scanSession, w.sql(selectSessions, &l), w.args[2:]...)
-	list, more := cut(list, l.Limit)
-	return list, more, err
+	return shown(l, func(l telemetry.Listing) ([]telemetry.Session, bool, *exclusions, error) {
+		w := listing{args: []any{string(scope.Org), int16(scope.Env)}}
+		list, x, err := collectShown(ctx, s, "list sessions", scope, scanSession, w.sql(selectSessions, &l), w.args[2:]...)
+		list, more := cut(list, l.Limit)
+		return list, more, x, err
+	}, (*exclusions).erasedSession, func(found *telemetry.Session) telemetry.ListingKey {
+		return telemetry.ListingKey{CreatedAt: found.CreatedAt, ID: string(found.ID)}
+	})
 }
 
 const (
-	selectAgents = `select id, session, "user", status, provider, sandbox, node, created_at, first_line, last_line from agent where org = $1 and env = $2`
+	selectAgents = `select id, session, "user", status, provider, sandbox, node, created_at, first_line, last_line, status_at from agent where org = $1 and env = $2`
 
 	selectSessions = `select id, "user", status, env, metadata, created_at, first_line, last_line from session where org = $1 and env = $2`
 )
@@ -104,11 +117,18 @@ func cut[T any](list []T, limit int) ([]T, bool) {
 	return list, false
 }
 
-func scanAgent(row pgx.CollectableRow) (telemetry.Agent, error) {
-	var a telemetry.Agent
+// listedAgent is an agent and when an event last said how it stands.
+type listedAgent struct {
+	telemetry.Agent
+	statusAt time.Time
+}
+
+func scanAgent(row pgx.CollectableRow) (listedAgent, error) {
+	var a listedAgent
 	var status, provider int16
-	var first, last *time.Time
-	err := row.Scan(&a.ID, &a.Session, &a.User, &status, &provider, &a.Sandbox, &a.Node, &a.CreatedAt, &first, &last)
+	var first, last, statusAt *time.Time
+	err := row.Scan(&a.ID, &a.Session, &a.User, &status, &provider, &a.Sandbox, &a.Node, &a.CreatedAt, &first, &last, &statusAt)
+	a.statusAt = timeOrZero(statusAt)
 	a.Status, a.Provider = telemetry.AgentStatus(status), telemetry.Provider(provider) //nolint:gosec // stored from the same types
 	a.CreatedAt, a.FirstLogAt, a.LastLogAt = a.CreatedAt.UTC(), timeOrZero(first), timeOrZero(last)
 	return a, err

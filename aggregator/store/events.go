@@ -18,15 +18,21 @@ const maxEventsBytes = 4 << 20
 // Events lists what happened to an agent, newest first, and says whether more
 // follow. Its listing goes by an event's time and place.
 func (s *Store) Events(ctx context.Context, scope telemetry.Scope, agent telemetry.AgentID, l telemetry.Listing) ([]telemetry.StoredEvent, bool, error) {
-	after, id := maxTime, "~" // after every place
-	if l.After != nil {
-		after, id = clampTime(l.After.CreatedAt), l.After.ID
-	}
-	found := 0
-	scan := func(row pgx.CollectableRow) (telemetry.StoredEvent, error) { return scanEvent(row, &found) }
-	list, err := collect(ctx, s, "list events", scope, scan, selectEvents, string(agent), after, id, max(0, l.Limit)+1, maxEventsBytes)
-	list, _ = cut(list, l.Limit)
-	return list, found > len(list), err
+	return shown(l, func(l telemetry.Listing) ([]telemetry.StoredEvent, bool, *exclusions, error) {
+		after, id := maxTime, "~" // after every place
+		if l.After != nil {
+			after, id = clampTime(l.After.CreatedAt), l.After.ID
+		}
+		found := 0
+		scan := func(row pgx.CollectableRow) (telemetry.StoredEvent, error) { return scanEvent(row, &found) }
+		list, x, err := collectShown(ctx, s, "list events", scope, scan, selectEvents, string(agent), after, id, max(0, l.Limit)+1, maxEventsBytes)
+		list, _ = cut(list, l.Limit)
+		return list, found > len(list), x, err
+	}, func(x *exclusions, e *telemetry.StoredEvent) bool {
+		return x.erased(&e.Origin, e.Timestamp)
+	}, func(e *telemetry.StoredEvent) telemetry.ListingKey {
+		return telemetry.ListingKey{CreatedAt: e.Timestamp, ID: e.Place}
+	})
 }
 
 // An event's place is its sequence, node and epoch: what tells it from another

@@ -208,13 +208,23 @@ const (
 	selectChunks = `select id, head, c_time, c_flags, c_origin, c_message, c_metadata, c_trace, c_place from log_chunk
 where org = $1 and env = $2 and class = $3 and day = $4 and id = any ($5)`
 
-	deleteChunks = "delete from log_chunk where org = $1 and env = $2 and class = $3 and day = $4 and id = any ($5)"
+	// A chunk that lost lines to an erasure has fewer than were read.
+	deleteChunks = `delete from log_chunk c using unnest($5::bigint[], $6::int[]) u (id, n)
+where c.org = $1 and c.env = $2 and c.class = $3 and c.day = $4 and c.id = u.id and c.n = u.n`
 )
 
 func idsOf(run []smallChunk) []int64 {
 	list := make([]int64, len(run))
 	for i := range run {
 		list[i] = run[i].id
+	}
+	return list
+}
+
+func linesOf(run []smallChunk) []int32 {
+	list := make([]int32, len(run))
+	for i := range run {
+		list[i] = int32(run[i].n) //nolint:gosec // a count of lines
 	}
 	return list
 }
@@ -285,7 +295,7 @@ func addChunk(cutter *chunkCutter, day chunkDay, head []byte, columns *[segment.
 // nothing.
 func (s *Store) replaceChunks(ctx context.Context, g chunkGroup, old []smallChunk, chunks []*dayChunk) error {
 	return s.inMaint(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, deleteChunks, string(g.scope.Org), int16(g.scope.Env), g.class, g.day.date(), idsOf(old))
+		tag, err := tx.Exec(ctx, deleteChunks, string(g.scope.Org), int16(g.scope.Env), g.class, g.day.date(), idsOf(old), linesOf(old))
 		if err != nil {
 			return fmt.Errorf("delete chunks: %w", err)
 		}

@@ -17,6 +17,7 @@ type metrics struct {
 	queries    prometheus.Histogram
 	rowsRead   prometheus.Counter
 	partitions *prometheus.CounterVec
+	eraseMetrics
 
 	units          *prometheus.HistogramVec // by result
 	compactedLines prometheus.Counter
@@ -65,6 +66,8 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 	}, func() float64 { return float64(len(s.scans)) })
 	m.all = []prometheus.Collector{m.lines, m.frames, m.gaps, m.commits, m.queries, m.rowsRead, m.partitions, scans,
 		m.units, m.compactedLines, m.compactedBytes, m.damaged, m.merges, m.merged, m.backlog, m.backlogAge, m.olderReleases}
+	m.eraseMetrics = newEraseMetrics()
+	m.all = append(m.all, m.eraseMetrics.all()...)
 	if r == nil {
 		return m, nil
 	}

@@ -69,6 +69,7 @@ func newPageScan(sc *scan, q *telemetry.LogQuery) *pageScan {
 }
 
 func (p *pageScan) answer(ctx context.Context, page *telemetry.LogPage) error {
+	page.Gaps = p.shownGaps(page.Gaps)
 	exact := p.query.Count == telemetry.CountExact
 	p.counts = exact && !p.summable()
 	if err := p.find(ctx); err != nil {

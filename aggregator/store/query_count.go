@@ -87,14 +87,15 @@ func (sc *scan) sumCounters(ctx context.Context) (levels [telemetry.NumLevels]in
 		there bool
 		add   func(q *query, c *choice, org, env string)
 		whole func(q *query) string
-	}{{hot, sc.addHot, sc.wholeHot}, {chunks, sc.addChunks, sc.wholeChunk}} {
+		id    string
+	}{{hot, sc.addHot, sc.wholeHot, "pos"}, {chunks, sc.addChunks, sc.wholeChunk, "id"}} {
 		if !part.there {
 			continue
 		}
 		var q query
 		q.add(sums)
 		part.add(&q, &c, q.arg(string(sc.scope.Org)), q.arg(int16(sc.scope.Env)))
-		q.add(" and ", part.whole(&q), " and ", sc.coveredSQL(&q), ") r")
+		q.add(" and ", part.whole(&q), " and ", sc.coveredSQL(&q, part.id), ") r")
 		batch.Queue(q.text.String(), q.args...).QueryRow(func(row pgx.Row) error {
 			var l [telemetry.NumLevels]int
 			err := row.Scan(&l[0], &l[1], &l[2], &l[3])

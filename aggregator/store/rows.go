@@ -76,9 +76,10 @@ func (b *batch) queueCounters(q *pgx.Batch) {
 	q.Queue(advanceCounters, orgs, envs, counts, aheads, rows, raws, sinces).Query(func(rows pgx.Rows) error {
 		var org string
 		var env int16
-		var next int64
-		_, err := pgx.ForEachRow(rows, []any{&org, &env, &next}, func() error {
-			b.scopeOf[telemetry.Scope{Org: telemetry.OrgID(org), Env: telemetry.Environment(env)}].next = next //nolint:gosec // 0 or 1
+		var next, erasures int64
+		_, err := pgx.ForEachRow(rows, []any{&org, &env, &next, &erasures}, func() error {
+			sc := b.scopeOf[telemetry.Scope{Org: telemetry.OrgID(org), Env: telemetry.Environment(env)}] //nolint:gosec // 0 or 1
+			sc.next, sc.erasures = next, erasures
 			return nil
 		})
 		return err
@@ -91,7 +92,7 @@ from unnest($1::text[], $2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[]
 order by org, env
 on conflict (org, env) do update set next = s.next + excluded.next - 1, ahead = greatest(s.ahead, excluded.ahead),
   hot_rows = s.hot_rows + excluded.hot_rows, hot_raw = s.hot_raw + excluded.hot_raw, hot_since = coalesce(s.hot_since, excluded.hot_since)
-returning org, env, next`
+returning org, env, next, erasures`
 
 // maxListed bounds the lists of agents and sessions of a row; a row of more is
 // looked into by every query of its time.

@@ -31,6 +31,10 @@ func (s *Store) Run(ctx context.Context) error {
 		})
 	}
 	g.Go(func() error {
+		s.eraseLoop(ctx)
+		return nil
+	})
+	g.Go(func() error {
 		s.maintain(ctx)
 		return nil
 	})

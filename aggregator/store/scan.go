@@ -29,6 +29,8 @@ type scan struct {
 	uses   telemetry.LogFields
 
 	head, ahead, compacted int64
+	erasures               int64       // how often something happened to erasures
+	excluded               *exclusions // what is erased
 	span                   segment.Range // in, within the spans of the agents and sessions that the filter names
 	none                   bool          // they have no lines at all
 
@@ -92,8 +94,8 @@ func (sc *scan) open(ctx context.Context, queue func(*pgx.Batch)) error {
 	q.Queue("begin isolation level repeatable read read only")
 	q.Queue("lock table only log_hot in access share mode")
 	q.Queue("select set_config('app.org', $1, true), set_config('app.env', $2, true)", org, envText(sc.scope.Env))
-	q.Queue("select next - 1, ahead, compacted from stream_counter where org = $1 and env = $2", org, env).QueryRow(func(row pgx.Row) error {
-		err := row.Scan(&sc.head, &sc.ahead, &sc.compacted)
+	q.Queue("select next - 1, ahead, compacted, erasures from stream_counter where org = $1 and env = $2", org, env).QueryRow(func(row pgx.Row) error {
+		err := row.Scan(&sc.head, &sc.ahead, &sc.compacted, &sc.erasures)
 		if noRows(err) {
 			return nil
 		}
@@ -111,7 +113,9 @@ func (sc *scan) open(ctx context.Context, queue func(*pgx.Batch)) error {
 	if err := sc.conn.SendBatch(ctx, &q).Close(); err != nil {
 		return fmt.Errorf("open a snapshot: %w", err)
 	}
-	return nil
+	var err error
+	sc.excluded, err = sc.store.exclusions(ctx, sc.conn, sc.scope, sc.erasures)
+	return err
 }
 
 // narrow takes the span of the lines of agents or sessions.
@@ -161,6 +165,9 @@ func (sc *scan) columns() columnSet {
 	}
 	if len(f.Traces)+len(f.Spans) > 0 || sc.uses.Has(telemetry.FieldTrace) || sc.uses.Has(telemetry.FieldSpan) {
 		c |= 1 << segment.Trace
+	}
+	if !sc.excluded.empty() {
+		c |= 1<<segment.Time | 1<<segment.Origin
 	}
 	if sc.readsText() {
 		c |= 1<<segment.Message | 1<<segment.Origin | 1<<segment.Flags | 1<<segment.Time

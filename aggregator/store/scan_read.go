@@ -75,12 +75,15 @@ func (d *rowData) position(lines *segment.Lines, first int64, line int) int64 {
 }
 
 // choose returns the lines of a part that the scan finds, rising: those that
-// match the filter and lie in the range. This is the one place where lines are
+// match the filter, lie in the range and are not erased. This is the one place where lines are
 // let through to whoever reads logs.
 func (sc *scan) choose(d *rowData, i int, lines *segment.Lines) ([]int, error) {
 	chosen, err := lines.Select(d.chosen[:0], sc.filter, d.parts[i].Node, sc.in)
 	d.chosen = chosen
-	return chosen, err
+	if err != nil {
+		return nil, err
+	}
+	return sc.excluded.keep(chosen, lines)
 }
 
 // each reads columns of rows on the scan's connection and hands every row to

@@ -43,8 +43,12 @@ func (r *row) key() rowKey { return rowKey{r.chunk, r.id} }
 // that t0 and t1 do not bound the lines.
 func (r *row) atEdge() bool { return !r.t0.After(minTime) || !r.t1.Before(maxTime) }
 
-// covers reports whether all lines of the row lie in the scan's range.
+// covers reports whether all lines of the row lie in the scan's range, and
+// none is erased: whether its counters are of lines that may be shown.
 func (sc *scan) covers(r *row) bool {
+	if sc.excluded.mayHold(r.last, r.t0) {
+		return false
+	}
 	if sc.in.Since.IsZero() && sc.in.Until.IsZero() {
 		return true
 	}
@@ -235,16 +239,25 @@ func (sc *scan) addBounds(q *query, c *choice, id, whole string) {
 		q.add(" and pos < ", q.arg(c.after.id))
 	}
 	if c.rest {
-		q.add(" and not (", whole, " and ", sc.coveredSQL(q), ")")
+		q.add(" and not (", whole, " and ", sc.coveredSQL(q, id), ")")
 	}
 }
 
 // coveredSQL is covers, as the database can tell.
-func (sc *scan) coveredSQL(q *query) string {
-	if sc.in.Since.IsZero() && sc.in.Until.IsZero() {
-		return "true"
+func (sc *scan) coveredSQL(q *query, id string) string {
+	text := "true"
+	if !sc.excluded.empty() {
+		last := "last"
+		if id == "pos" {
+			last = "pos + n - 1"
+		}
+		open, done, from := sc.excluded.bounds()
+		text = "t0 > " + q.arg(open) + " and (t0 > " + q.arg(done) + " or " + last + " < " + q.arg(from) + ")"
 	}
-	text := "t0 > " + q.arg(minTime) + " and t1 < " + q.arg(maxTime)
+	if sc.in.Since.IsZero() && sc.in.Until.IsZero() {
+		return text
+	}
+	text += " and t0 > " + q.arg(minTime) + " and t1 < " + q.arg(maxTime)
 	if !sc.in.Since.IsZero() {
 		text += " and t0 >= " + q.arg(clampTime(sc.in.Since))
 	}

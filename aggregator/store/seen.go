@@ -35,17 +35,20 @@ type being struct {
 	status    telemetry.AgentStatus
 	statusAt  time.Time // of the event that says so; zero: none
 	createdAt time.Time
+
+	written time.Time // what is remembered of it: since when the database says so
 }
 
 // sightings collects agents and sessions during one commit.
 type sightings struct {
+	began   time.Time
 	known   *spanCache
 	beings  map[beingKey]*being
 	written []beingKey
 }
 
 func newSightings(known *spanCache) *sightings {
-	return &sightings{known: known, beings: map[beingKey]*being{}}
+	return &sightings{began: time.Now(), known: known, beings: map[beingKey]*being{}}
 }
 
 func (s *sightings) of(k beingKey, at, recv time.Time) *being {
@@ -221,14 +224,18 @@ on conflict (org, env, id) do update set "user" = coalesce(nullif(excluded."user
   first_line = least(s.first_line, excluded.first_line), last_line = greatest(s.last_line, excluded.last_line)`
 
 // spanCache remembers what the database is known to say of recent agents and
-// sessions. Rows only ever widen, so what is remembered stays true. Two
-// generations bound it: the older is forgotten when the newer is full.
+// sessions. Rows only ever widen, unless they are erased: what is remembered is
+// true for spanTrust, and erasure leaves rows alone for longer. Two generations
+// bound it: the older is forgotten when the newer is full.
 type spanCache struct {
 	mu         sync.Mutex
 	young, old map[beingKey]being
 }
 
-const spanGeneration = 50_000
+const (
+	spanGeneration = 50_000
+	spanTrust      = time.Minute
+)
 
 // covers reports whether the database need not hear of b.
 func (c *spanCache) covers(k beingKey, b *being) bool {
@@ -236,7 +243,7 @@ func (c *spanCache) covers(k beingKey, b *being) bool {
 	defer c.mu.Unlock()
 	known, ok := c.get(k)
 	switch {
-	case !ok || !b.statusAt.IsZero():
+	case !ok || !b.statusAt.IsZero() || time.Since(known.written) > spanTrust:
 		return false
 	case k.session && b.origin.User != "" && b.origin.User != known.origin.User:
 		return false
@@ -254,7 +261,9 @@ func (c *spanCache) remember(s *sightings) {
 	defer c.mu.Unlock()
 	for _, k := range s.written {
 		b := *s.beings[k]
-		if known, ok := c.get(k); ok && !known.first.IsZero() {
+		b.written = s.began
+		if known, ok := c.get(k); ok && !known.first.IsZero() && s.began.Sub(known.written) <= spanTrust {
+			b.written = known.written
 			if b.first.IsZero() || known.first.Before(b.first) {
 				b.first = known.first
 			}

@@ -32,6 +32,10 @@ type Options struct {
 	RetentionClasses map[int]time.Duration
 	Compaction       Compaction
 
+	// ErasureKey is the secret of what stays of erased subjects; without it
+	// erasures hide what they are asked to, but are never done.
+	ErasureKey ErasureKey
+
 	QueryMemory int64         // bytes that all queries together may decode at a time; zero: DefaultQueryMemory
 	CountBudget time.Duration // processor time for one total that no counter answers; zero: DefaultCountBudget
 }
@@ -59,6 +63,7 @@ type Store struct {
 	memorySize  int64
 	countBudget time.Duration
 
+	erasing erasing
 	spans   spanCache
 	used    usedKeys
 	reports reports
@@ -82,6 +87,7 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	if s.retention <= 0 {
 		s.retention = DefaultRetention
 	}
+	s.erasing = newErasing(o.ErasureKey)
 	s.boundQueries(o.QueryMemory, o.CountBudget)
 	if err := s.setClasses(o.RetentionClasses); err != nil {
 		return nil, err

@@ -71,7 +71,8 @@ func (s *Store) ReadStream(ctx context.Context, scope telemetry.Scope, after int
 				return err
 			}
 		}
-		return nil
+		list, err = sc.bridge(ctx, list, after)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -96,14 +97,14 @@ func (sc *scan) readPositions(ctx context.Context, after int64, limit int, since
 	var gaps []telemetry.Gap
 	var q pgx.Batch
 	q.Queue(streamRows, string(sc.scope.Org), int16(sc.scope.Env), after, limit, maxStreamBytes, since, sc.compacted).Query(func(rows pgx.Rows) (err error) {
-		lines, err = publishedRows(rows, sc.scope)
+		lines, err = sc.publishedRows(rows)
 		return err
 	})
 	sc.queueStreamGaps(&q, after, sc.head+1, limit, &gaps)
 	if err := sc.conn.SendBatch(call, &q).Close(); err != nil {
 		return nil, err
 	}
-	return mergeStream(sc.scope, lines, gaps, after, limit), nil
+	return mergeStream(sc.scope, lines, sc.shownGaps(gaps), after, limit), nil
 }
 
 func (sc *scan) queueStreamGaps(q *pgx.Batch, after, below int64, limit int, to *[]telemetry.Gap) {
@@ -124,8 +125,8 @@ const streamRows = `select pos, recv_at, head, c_time, c_flags, c_origin, c_mess
 where lines_before < $4 and bytes_before < $5
 order by pos`
 
-// publishedRows decodes rows of all columns.
-func publishedRows(rows pgx.Rows, scope telemetry.Scope) ([]*frame.Published, error) {
+// publishedRows decodes rows of all columns, and leaves out what is erased.
+func (sc *scan) publishedRows(rows pgx.Rows) ([]*frame.Published, error) {
 	var list []*frame.Published
 	for rows.Next() {
 		var pos int64
@@ -144,7 +145,9 @@ func publishedRows(rows pgx.Rows, scope telemetry.Scope) ([]*frame.Published, er
 			if err := lines.DecodeAll(); err != nil {
 				return nil, fmt.Errorf("row at position %d, part %d: %w", pos, i, err)
 			}
-			list = append(list, frame.NewPublished(scope, pos, recv.UTC(), &parts[i], lines))
+			if list, err = sc.appendPublished(list, pos, recv, &parts[i], lines); err != nil {
+				return nil, fmt.Errorf("row at position %d, part %d: %w", pos, i, err)
+			}
 			pos += int64(parts[i].Lines)
 		}
 	}

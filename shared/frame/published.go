@@ -20,6 +20,10 @@ type Published struct {
 	ObservedAt time.Time
 	Lines      *segment.Lines // every column decoded; nil: none
 	Gaps       []telemetry.Gap
+	// Absent says that so many positions from Position on hold nothing any more
+	// that may be shown, and that nobody missed anything: there are neither lines
+	// nor gaps.
+	Absent int64
 
 	source uint64   // ids.SourceHash
 	agents []uint16 // ids.AgentHash, by origin
@@ -47,7 +51,7 @@ func (c *Published) Count() int {
 }
 
 // Next is the position after the last record.
-func (c *Published) Next() int64 { return c.Position + int64(c.Count()+len(c.Gaps)) }
+func (c *Published) Next() int64 { return c.Position + c.Absent + int64(c.Count()+len(c.Gaps)) }
 
 // Entry fills e with line i and with what makes it unique: id, node,
 // sequence, position.
