@@ -8,8 +8,8 @@ import (
 const BloomSlice = 64
 
 const (
-	bloomTrailer  = 1 // the version, after the slices
-	bloomVersion  = 1
+	bloomTrailer  = 1 // bytes after the slices: readers of one slice know the version by the size
+	bloomVersion  = 1 // what is in them
 	bitsPerToken  = 10
 	probesPerTok  = 6
 	maxBloomSlots = 1024

@@ -2,7 +2,9 @@ package segment_test
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/klauspost/compress/zstd"
 	"pgregory.net/rapid"
 
 	"github.com/theazo/observability/shared/segment"
@@ -391,34 +394,97 @@ func TestABloomDeniesWhatIsAbsent(t *testing.T) {
 	}
 }
 
-func FuzzPlacesAndCounts(f *testing.F) {
-	var w segment.ChunkWriter
-	lines := make([]chunkLine, 700)
-	for i := range lines {
-		lines[i] = chunkLine{telemetry.LogEntry{Timestamp: base.Add(time.Duration(i) * time.Minute)}, segment.Place{Position: int64(i * i % 7919), Seq: uint64(i), Observed: base}}
+// tryChunk decodes what may be anything: an error must be ErrCorrupt.
+func tryChunk(tb testing.TB, c *segment.Chunk) {
+	tb.Helper()
+	if err := decodeChunk(c); err != nil && !errors.Is(err, segment.ErrCorrupt) {
+		tb.Fatalf("refused with %v, which is not ErrCorrupt", err)
 	}
-	fill(f, &w, lines)
+}
+
+func decodeChunk(c *segment.Chunk) error {
+	if _, err := segment.ReadCounts(nil, c.Counts); err != nil {
+		return err
+	}
+	segment.BloomMayHold(c.Bloom, segment.Tokens("some text", "request_id=0123456789abcdef"))
+	parts, err := segment.Split(c.Head, &c.Columns)
+	if err != nil {
+		return err
+	}
+	places, err := segment.ReadPlaces(c.Places)
+	if err != nil {
+		return err
+	}
+	var l segment.Lines
+	for i := range parts {
+		block, err := places.Block(i)
+		if err != nil {
+			return err
+		}
+		l.Reset(parts[i].Segment)
+		if err := l.Place(block); err != nil {
+			return err
+		}
+		if _, err := l.Select(nil, &telemetry.LogFilter{Search: "in", Nodes: []telemetry.NodeID{"nod_0"}}, "", segment.Range{Since: base}); err != nil {
+			return err
+		}
+		if err := l.DecodeAll(); err != nil {
+			return err
+		}
+		var e telemetry.LogEntry
+		for j := range l.Segment.Lines {
+			l.Entry(j, &e)
+			block.At(j)
+		}
+	}
+	return nil
+}
+
+func FuzzChunk(f *testing.F) {
+	var w segment.ChunkWriter
+	fill(f, &w, goldenLines()[:60])
 	c := w.Encode()
-	f.Add(c.Places)
-	f.Add(c.Counts)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > 1<<20 {
+	f.Add(c.Head, c.Columns[segment.Time], c.Places, c.Counts)
+	f.Fuzz(func(t *testing.T, head, times, places, counts []byte) {
+		if len(head)+len(times)+len(places)+len(counts) > 1<<20 {
 			return
 		}
-		if _, err := segment.ReadCounts(nil, b); err != nil && !errors.Is(err, segment.ErrCorrupt) {
-			t.Fatal(err)
-		}
-		p, err := segment.ReadPlaces(b)
-		for i := 0; err == nil && i < p.Blocks(); i++ {
-			var block *segment.BlockPlaces
-			if block, err = p.Block(i); err == nil {
-				for j := range block.Lines() {
-					block.At(j)
-				}
-			}
-		}
-		if err != nil && !errors.Is(err, segment.ErrCorrupt) {
-			t.Fatal(err)
-		}
+		bad := *c
+		bad.Head, bad.Columns[segment.Time], bad.Places, bad.Counts = head, times, places, counts
+		tryChunk(t, &bad)
 	})
+}
+
+// What a chunk says of its size is not believed.
+func TestChunkBombsStayWithinTheBound(t *testing.T) {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w segment.ChunkWriter
+	fill(t, &w, goldenLines()[:60])
+	good := w.Encode()
+	inflated := e.EncodeAll(make([]byte, 256<<20), binary.AppendUvarint([]byte{0x11}, segment.MaxColumn))
+	long := binary.AppendUvarint(nil, uint64(len(inflated)))
+	for name, change := range map[string]func(c *segment.Chunk){
+		"head": func(c *segment.Chunk) { c.Head = append([]byte{2}, inflated...) },
+		"runs": func(c *segment.Chunk) { c.Places = slices.Concat([]byte{1}, long, inflated) },
+		"times": func(c *segment.Chunk) {
+			c.Columns[segment.Time] = slices.Concat([]byte{0x20, 0xe0, 3, 1, 0}, long, inflated)
+		},
+		"counts": func(c *segment.Chunk) { c.Counts = []byte{1, 0xff, 0xff, 3} },
+	} {
+		bad := *good
+		change(&bad)
+		var before, after runtime.MemStats
+		tryChunk(t, good) // makes the shared decoder
+		runtime.ReadMemStats(&before)
+		if err := decodeChunk(&bad); !errors.Is(err, segment.ErrCorrupt) {
+			t.Errorf("%s: decoded, %v", name, err)
+		}
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > uint64(segment.MaxAllocation)+8<<20 {
+			t.Errorf("%s: decoding allocated %d, the bound is %d", name, took, segment.MaxAllocation)
+		}
+	}
 }

@@ -26,6 +26,7 @@ type Lines struct {
 	kept  [NumColumns][]byte // memory of columns that are used as they are
 
 	found, counted []int // scratch of Select and Count
+	search         search
 }
 
 // Read returns the lines of a parsed segment, with no column decoded yet.

@@ -265,17 +265,32 @@ var foldedRunes = sync.OnceValue(func() []rune {
 	return runes
 })
 
-// folded returns the search texts, folded, without those that another contains.
+// search keeps the needles of a filter from one segment to the next.
+type search struct {
+	text    string
+	where   *telemetry.LogExpr // never changes
+	needles []needle
+	made    bool
+}
+
+func (s *search) of(f *telemetry.LogFilter) []needle {
+	if !s.made || s.text != f.Search || s.where != f.Where {
+		*s = search{text: f.Search, where: f.Where, needles: needlesOf(f), made: true}
+	}
+	return s.needles
+}
+
+// needlesOf returns the texts that every match holds, without those that are
+// part of another.
 func needlesOf(f *telemetry.LogFilter) []needle {
 	texts := f.Needles()
 	for i := range texts {
 		texts[i] = telemetry.FoldText(texts[i])
 	}
+	slices.SortFunc(texts, func(a, b string) int { return len(b) - len(a) })
 	var needles []needle
 	for i, text := range texts {
-		part := slices.ContainsFunc(texts[:i], func(o string) bool { return o == text }) ||
-			slices.ContainsFunc(texts, func(o string) bool { return o != text && strings.Contains(o, text) })
-		if text != "" && !part {
+		if text != "" && !slices.ContainsFunc(texts[:i], func(longer string) bool { return strings.Contains(longer, text) }) {
 			needles = append(needles, newNeedle(text))
 		}
 	}

@@ -106,7 +106,7 @@ func (l *Lines) plan(f *telemetry.LogFilter, node telemetry.NodeID, in Range) (p
 		p.columns = append(p.columns, Origin)
 	}
 	if f.Search != "" || uses.Has(telemetry.FieldMessage) {
-		p.needles = needlesOf(f)
+		p.needles = l.search.of(f)
 	}
 	return p, nil
 }
