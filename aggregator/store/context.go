@@ -58,6 +58,7 @@ func (sc *scan) neighbours(ctx context.Context, e *telemetry.LogEntry, order tel
 func (sc *scan) within(q *telemetry.LogQuery) *scan {
 	other := sc.store.newScan(sc.scope, &q.LogFilter, q.Since, q.Until)
 	other.conn, other.head, other.ahead, other.compacted = sc.conn, sc.head, sc.ahead, sc.compacted
+	other.erasures, other.excluded = sc.erasures, sc.excluded
 	return other
 }
 
@@ -87,5 +88,9 @@ func (sc *scan) gapsAround(ctx context.Context, c *telemetry.LogContext) error {
 	sc.within(&q).queueGaps(&batch, &c.Gaps)
 	call, cancel := context.WithTimeout(ctx, shortTimeout)
 	defer cancel()
-	return sc.conn.SendBatch(call, &batch).Close()
+	if err := sc.conn.SendBatch(call, &batch).Close(); err != nil {
+		return err
+	}
+	c.Gaps = sc.shownGaps(c.Gaps)
+	return nil
 }
