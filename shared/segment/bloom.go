@@ -22,7 +22,7 @@ type Token struct{ hash uint64 }
 // readers that fetch only the slice:
 //
 //	substring(bloom from (1 + 64 * (($slot * (octet_length(bloom) / 64)) >> 32))::int for 64)
-func (t Token) Slot() int64 { return int64(t.hash >> 32) } //nolint:gosec // 32 bits
+func (t Token) Slot() int64 { return int64(t.hash >> 32) }
 
 // Offset is where the token's slice begins in a bloom of that size, from 0.
 func (t Token) Offset(bloomSize int) int {

@@ -101,7 +101,7 @@ func ReadCounts(dst []LevelCount, column []byte) ([]LevelCount, error) {
 	at := int64(0)
 	for i := range n {
 		v := r.uvarint()
-		distance := int64(v >> 4) //nolint:gosec // 60 bits
+		distance := int64(v >> 4)
 		if i == 0 {
 			distance = distance>>1 ^ -(distance & 1)
 		}

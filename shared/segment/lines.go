@@ -201,7 +201,7 @@ func (l *Lines) decodeFlags(r *reader) {
 func (l *Lines) decodeOrigins(r *reader) {
 	l.origin = sized(l.origin, l.Segment.Lines)
 	for i := range l.origin {
-		v := uint64(0)
+		var v uint64
 		if len(r.b) > 0 && r.b[0] < 0x80 {
 			v, r.b = uint64(r.b[0]), r.b[1:]
 		} else {
@@ -236,7 +236,7 @@ func (t *Texts) decode(r *reader, n int) {
 		}
 		ends[i] = uint32(sum) //nolint:gosec // at most MaxColumn
 	}
-	t.data, t.ends = r.bytes(int(sum)), ends //nolint:gosec // at most MaxColumn
+	t.data, t.ends = r.bytes(int(sum)), ends
 }
 
 // Micros returns the timestamp of line i in microseconds since 1970. Time

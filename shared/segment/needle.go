@@ -260,7 +260,7 @@ func foldRune(r rune) rune { return unicode.ToLower(unicode.ToUpper(r)) }
 var foldedRunes = sync.OnceValue(func() []rune {
 	runes := make([]rune, 0x2200)
 	for r := range runes {
-		runes[r] = foldRune(rune(r)) //nolint:gosec // small numbers
+		runes[r] = foldRune(rune(r))
 	}
 	return runes
 })

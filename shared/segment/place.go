@@ -162,7 +162,7 @@ func (w *placeWriter) byPosition() []uint64 {
 		return w.order
 	}
 	for i := range w.lines {
-		w.order = append(w.order, uint64(i)) //nolint:gosec // not negative
+		w.order = append(w.order, uint64(i))
 	}
 	slices.SortFunc(w.order, func(a, b uint64) int { return cmp.Compare(w.lines[a].position, w.lines[b].position) })
 	return w.order

@@ -52,7 +52,7 @@ func (l *Lines) Select(dst []int, f *telemetry.LogFilter, node telemetry.NodeID,
 	}
 	start := len(dst)
 	if p.cheap() {
-		dst = l.selectCheap(dst, f, &p)
+		dst = l.selectCheap(dst, &p)
 	} else {
 		dst = l.selectAll(dst)
 	}
@@ -118,7 +118,7 @@ func (l *Lines) matchLevels(p *plan, f *telemetry.LogFilter) {
 	}
 	p.none = true
 	for level, n := range l.Levels {
-		p.levels[level] = f.MatchLevel(telemetry.Level(level)) //nolint:gosec // a level
+		p.levels[level] = f.MatchLevel(telemetry.Level(level))
 		if n > 0 {
 			p.byLevel = p.byLevel || !p.levels[level]
 			p.none = p.none && !p.levels[level]
@@ -173,7 +173,7 @@ func (l *Lines) selectAll(dst []int) []int {
 }
 
 // selectCheap goes over the small columns.
-func (l *Lines) selectCheap(dst []int, f *telemetry.LogFilter, p *plan) []int {
+func (l *Lines) selectCheap(dst []int, p *plan) []int {
 	for i := range l.Segment.Lines {
 		if p.origins != nil && !p.origins[l.origin[i]] {
 			continue

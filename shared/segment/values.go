@@ -54,14 +54,14 @@ func (w *bitWriter) write(v uint64, n uint) {
 	}
 	w.held |= v << w.n
 	for w.n += n; w.n >= 8; w.n -= 8 {
-		w.dst = append(w.dst, byte(w.held))
+		w.dst = append(w.dst, byte(w.held)) //nolint:gosec // the lowest eight bits
 		w.held >>= 8
 	}
 }
 
 func (w *bitWriter) flush() []byte {
 	if w.n > 0 {
-		w.dst = append(w.dst, byte(w.held))
+		w.dst = append(w.dst, byte(w.held)) //nolint:gosec // the lowest eight bits
 	}
 	return w.dst
 }
@@ -121,7 +121,7 @@ func bitsAt(b []byte, at, n uint) uint64 {
 		return v & (1<<n - 1)
 	}
 	v := uint64(0)
-	for j := uint(0); j < n; j++ {
+	for j := range n {
 		bit := at + j
 		v |= uint64(b[bit>>3]>>(bit&7)&1) << j
 	}

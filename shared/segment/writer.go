@@ -260,8 +260,8 @@ func (w *Writer) appendScaled(dst []byte) []byte {
 		}
 	}
 	dst = append(dst, timesV2)
-	dst = binary.AppendUvarint(dst, uint64(8*w.stats.Lines))   //nolint:gosec // a count
-	dst = binary.AppendUvarint(dst, uint64(max(scale, 1)))     //nolint:gosec // positive
+	dst = binary.AppendUvarint(dst, uint64(8*w.stats.Lines)) //nolint:gosec // a count
+	dst = binary.AppendUvarint(dst, uint64(max(scale, 1)))
 	dst = binary.AppendUvarint(dst, uint64(w.firstUS-w.minUS)) //nolint:gosec // the minimum is not above
 	dst, w.classes = appendValues(dst, w.deltas, w.classes)
 	return dst
