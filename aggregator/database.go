@@ -99,6 +99,16 @@ func Migrate(ctx context.Context, cfg Config, log hclog.Logger) error {
 	return errors.Join(store.Migrate(ctx, dsn, log), giveBack())
 }
 
+// needDatabase refuses a data_dir in which no database was ever made.
+func (c *Config) needDatabase(log hclog.Logger) error {
+	if private := c.privateDatabase(log).Dir; c.Database.DSN == "" {
+		if _, err := os.Stat(private); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("there is no database in data_dir %s: give the -config or -data_dir of your aggregator, or start it first (aggregator serve)", c.DataDir)
+		}
+	}
+	return nil
+}
+
 // Admin is what the commands of an operator work with. It speaks to the
 // database directly, so it works beside a running aggregator and without one.
 type Admin struct {
@@ -111,10 +121,8 @@ type Admin struct {
 // one runs, else it starts the private one for as long as the command takes.
 // It makes none: in a mistyped directory that would be a second, empty world.
 func OpenAdmin(ctx context.Context, cfg Config, log hclog.Logger) (*Admin, error) {
-	if private := cfg.privateDatabase(log).Dir; cfg.Database.DSN == "" {
-		if _, err := os.Stat(private); errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("there is no database in data_dir %s: give the -config or -data_dir of your aggregator, or start it first (aggregator serve)", cfg.DataDir)
-		}
+	if err := cfg.needDatabase(log); err != nil {
+		return nil, err
 	}
 	dsn, giveBack, err := borrowDatabase(ctx, &cfg, log)
 	if err != nil {

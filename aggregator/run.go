@@ -18,6 +18,7 @@ import (
 	"github.com/theazo/observability/aggregator/api"
 	"github.com/theazo/observability/aggregator/ingest"
 	"github.com/theazo/observability/aggregator/live"
+	"github.com/theazo/observability/aggregator/push"
 	"github.com/theazo/observability/aggregator/store"
 	"github.com/theazo/observability/dashboard"
 	"github.com/theazo/observability/shared/health"
@@ -41,7 +42,9 @@ func Run(ctx context.Context, cfg Config, version string, log hclog.Logger) (err
 	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	s, err := store.Open(ctx, store.Options{DSN: db.dsn, Log: log.Named("store"), Registerer: reg, Retention: cfg.Database.Retention})
+	o := cfg.storeOptions()
+	o.DSN, o.Log, o.Registerer = db.dsn, log.Named("store"), reg
+	s, err := store.Open(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -93,8 +96,14 @@ func (a *aggregator) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	pushed, err := push.New(push.Config{
+		Submitter: a.ingest, Keys: a.store, Log: a.log.Named("push"), Registerer: a.registry, Content: a.cfg.Push.Content,
+	})
+	if err != nil {
+		return err
+	}
 	a.api, err = api.New(api.Config{
-		Store: a.store, Hub: a.hub, Dashboard: dashboard.Handler(), Ready: a.ready,
+		Store: a.store, Hub: a.hub, Intake: pushed, Dashboard: dashboard.Handler(), Ready: a.ready,
 		Log: a.log.Named("api"), Registerer: a.registry, AllowedOrigins: a.cfg.AllowedOrigins, TLSProxy: a.cfg.TLSProxy,
 	})
 	if err != nil {

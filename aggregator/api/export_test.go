@@ -24,6 +24,5 @@ var (
 	ParsePageCursor = parsePageCursor
 	ParseListCursor = parseListCursor
 	ListCursor      = listCursor
-	ParseTime       = parseTime
 	Redact          = redact
 )

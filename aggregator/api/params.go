@@ -193,6 +193,9 @@ func (p *params) moment(name string, now time.Time) time.Time {
 
 var errTime = errors.New("is not a time: use 2026-09-01T10:00:00Z (RFC 3339), 2026-09-01 (midnight UTC), now, or -15m (s, m, h or d ago)")
 
+// ParseTime reads a time as parameters of the API are written.
+func ParseTime(text string, now time.Time) (time.Time, error) { return parseTime(text, now) }
+
 // parseTime reads an RFC 3339 time, a date, "now", or how long ago: to the
 // microsecond, in UTC, between the years 1 and 9999.
 func parseTime(text string, now time.Time) (time.Time, error) {
