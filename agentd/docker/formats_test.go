@@ -164,7 +164,7 @@ func TestCachedLogsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	sink := sourcetest.NewSink()
-	r := &reader{sink: sink, log: hclog.NewNullLogger(), metrics: m, all: newRegistry(), wake: make(chan struct{}, 1)}
+	r := &reader{sink: sink, rounds: sink, over: func() {}, log: hclog.NewNullLogger(), metrics: m, all: newRegistry(), wake: make(chan struct{}, 1)}
 	r.watch = newWatcher(hclog.NewNullLogger(), func(string, string) {}, r.push)
 	t.Cleanup(r.watch.close)
 	writeFile(t, filepath.Join(dir, cacheBase), appendFrame(nil, "stdout", "one", someTime, nil))

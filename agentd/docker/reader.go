@@ -16,7 +16,7 @@ import (
 const (
 	// busyPause is between two looks at a log that is being written: a line
 	// waits for it only when another came just before.
-	busyPause = 50 * time.Millisecond
+	busyPause = 80 * time.Millisecond
 	// oftenPauses is within how many pauses a log must go on to be looked at again
 	// without being told.
 	oftenPauses = 3
@@ -32,6 +32,8 @@ const (
 // goroutine that hands over what came from files.
 type reader struct {
 	sink    source.Sink
+	rounds  source.Sink // the same, for batches of rounds
+	over    func()      // says that a round is over
 	log     hclog.Logger
 	metrics *metrics
 	watch   *watcher
@@ -53,6 +55,7 @@ type reader struct {
 	busy     []*sandbox
 	round    time.Time // when the last round of turns began
 	progress bool      // whether anything was read in it
+	emitted  bool      // whether anything was handed over in it
 	// A compressed file is read to its end before another one is begun, because
 	// each that is open takes some 50 KiB.
 	inflating *sandbox
@@ -113,26 +116,30 @@ func (r *reader) run(ctx context.Context) error {
 	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(finishWithin, cancel) })()
-	err := r.rounds(ctx, out)
+	err := r.read(ctx, out)
 	if ctx.Err() == nil {
 		return err
 	}
 	r.finish(out)
+	r.over()
 	return nil
 }
 
-// rounds reads until ctx ends or the sink refuses. What it hands over may take
+// read reads until ctx ends or the sink refuses. What it hands over may take
 // until out ends.
-func (r *reader) rounds(ctx, out context.Context) error {
+func (r *reader) read(ctx, out context.Context) error {
 	again, sweep := time.NewTimer(time.Hour), time.NewTicker(sweepEvery)
 	defer again.Stop()
 	defer sweep.Stop()
 	var poll <-chan time.Time // only where the kernel does not tell
 	pausing := false
 	for {
-		r.round, r.progress = time.Now(), false
+		r.round, r.progress, r.emitted = time.Now(), false, false
 		if err := r.drain(ctx, out); err != nil {
 			return err
+		}
+		if r.emitted {
+			r.over()
 		}
 		if r.progress && !pausing {
 			pausing = true
@@ -336,7 +343,8 @@ func (r *reader) step(ctx context.Context, s *sandbox) (progress, more bool, err
 
 func (r *reader) emit(ctx context.Context, batch *source.Batch, b *block) error {
 	r.metrics.aboutGaps(batch)
-	if err := r.sink.Emit(ctx, batch); err != nil {
+	r.emitted = true
+	if err := r.rounds.Emit(ctx, batch); err != nil {
 		return fmt.Errorf("hand over what sandbox %.12s said: %w", batch.Origin.Sandbox, err)
 	}
 	r.metrics.count(batch)

@@ -136,8 +136,9 @@ func (d *Source) runEngine(ctx context.Context, e engine, info engineInfo, absen
 }
 
 func (d *Source) newReader(to source.Sink, all *registry, progress *told) *reader {
+	rounds, over := source.InRounds(to)
 	return &reader{
-		sink: to, log: d.log, metrics: d.metrics, all: all, told: progress, wake: make(chan struct{}, 1),
+		sink: to, rounds: rounds, over: over, log: d.log, metrics: d.metrics, all: all, told: progress, wake: make(chan struct{}, 1),
 		limits: d.cfg.limits(), budget: newBudget(), kept: newKept(d.cfg.Keeper, d.Name()),
 	}
 }

@@ -65,6 +65,7 @@ type batch struct {
 	positions map[string][]byte
 	bytes     int
 	full      bool      // a frame's worth of some scope is here
+	gathered  bool      // nothing more is about to come of what was written at the same time
 	began     time.Time // when its first record came
 	top       telemetry.Level
 	frames    []frame.Frame
@@ -134,7 +135,7 @@ func (b *batch) reset() {
 	b.order = slices.Delete(b.order, 0, len(b.order))
 	clear(b.positions)
 	b.frames = slices.Delete(b.frames, 0, len(b.frames))
-	b.bytes, b.full, b.encoded, b.began, b.top = 0, false, false, time.Time{}, telemetry.Debug
+	b.bytes, b.full, b.gathered, b.encoded, b.began, b.top = 0, false, false, false, time.Time{}, telemetry.Debug
 }
 
 // scoped is what a batch holds of one organisation and environment.

@@ -30,7 +30,9 @@
 //     its source could not read again) and one batch of each organisation,
 //     environment and lane, 32 MiB of each lane, and 4 MiB in holds are in memory;
 //     Emit blocks.
-//   - A lone line is cut within 4 ms; while more arrive, a cut waits at
+//   - A lone line is cut within 4 ms, and at once where its source says that the
+//     round is over in which it was read (of one that never says so, within 1 s);
+//     while more arrive, a cut waits at
 //     most Config.MaxDelay, 640 KiB or 4,096 lines. Under pressure debug and info
 //     lines wait longer, up to eight times; a warning takes all with it at once.
 //   - Run flushes what was emitted before it returns.

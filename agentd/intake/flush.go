@@ -17,47 +17,43 @@ const lastFlush = 5 * time.Second
 // later Emits fail, and returns. The error says that the rest could not be made
 // durable. Stop the sources first.
 func (in *Intake) Run(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	defer in.timer.Stop()
 	for ctx.Err() == nil {
+		timed := false
 		select {
 		case <-ctx.Done():
 		case <-in.arrived:
-		case <-timer.C:
+		case <-in.timer.C:
+			timed = true
 		}
-		again, err := in.round(ctx)
-		if err != nil && ctx.Err() == nil {
+		if err := in.round(ctx, timed); err != nil && ctx.Err() == nil {
 			in.close()
 			return err
-		}
-		if again > 0 {
-			timer.Reset(again)
 		}
 	}
 	return in.stop(ctx)
 }
 
-// round flushes what is due, and says after how long to look again; 0: when
-// something arrives.
-func (in *Intake) round(ctx context.Context) (again time.Duration, err error) {
+// round flushes what is due, and plans when to look again.
+func (in *Intake) round(ctx context.Context, timed bool) error {
 	in.mu.Lock()
+	if timed {
+		in.looksAt = time.Time{}
+	}
 	in.working = true
 	in.cut(false)
 	in.mu.Unlock()
 	if err := in.flush(ctx, &in.events, in.append); err != nil {
-		return 0, err
+		return err
 	}
 	if err := in.flush(ctx, &in.logs, in.appendLines); err != nil {
-		return 0, err
+		return err
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.working, in.looksAt = false, time.Time{}
-	if wait, some := in.soonest(); some {
-		again = max(wait, 1)
-		in.looksAt = time.Now().Add(again)
-	}
-	return again, nil
+	in.working = false
+	in.plan(0)
+	return nil
 }
 
 // soonest is after how long something is due, if anything is. Called under mu.
@@ -93,7 +89,8 @@ func (in *Intake) cut(all bool) {
 
 // gather is how long lines that come after a pause wait for those that were
 // written at the same time: a source hands over its streams one by one, and
-// every cut costs a flush of the disk.
+// every cut costs a flush of the disk. Where the source says that a round is over
+// they do not wait.
 const gather = 4 * time.Millisecond
 
 // due says whether there is something to cut, and how long that should wait
@@ -104,7 +101,11 @@ func (l *lane) due(delay time.Duration) (wait time.Duration, some bool) {
 	case l.flushing != nil || l.collecting.full:
 		return 0, true
 	case len(l.collecting.order) > 0:
-		return max(time.Until(l.last.Add(delay)), time.Until(l.collecting.began.Add(gather))), true
+		wait = time.Until(l.last.Add(delay))
+		if !l.collecting.gathered {
+			wait = max(wait, time.Until(l.collecting.began.Add(gather)))
+		}
+		return wait, true
 	case len(l.collecting.positions) > 0:
 		return time.Until(l.last.Add(positionsDelay)), true
 	}

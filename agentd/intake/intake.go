@@ -105,7 +105,8 @@ type Intake struct {
 	changed      chan struct{}           // closed and replaced when Emit should look again
 	arrived      chan struct{}           // has room for one: something is to be cut
 	working      bool                    // Run is in a round
-	looksAt      time.Time               // when Run looks again; zero: when something arrives
+	timer        *time.Timer             // wakes Run, too
+	looksAt      time.Time               // when it does; zero: it is not set
 	parse        parser                  // under mu
 	warned       map[string]struct{}
 	holds        holds
@@ -136,8 +137,9 @@ func New(cfg Config, queue Queue, log hclog.Logger, reg prometheus.Registerer) *
 		holds:  holds{by: map[holdKey]*hold{}, keys: map[string]*hold{}},
 		fair:   newFairness(),
 		events: lane{collecting: newBatch()}, logs: lane{collecting: newBatch()},
-		changed: make(chan struct{}), arrived: make(chan struct{}, 1), warned: map[string]struct{}{}, latest: map[string][]byte{},
+		changed: make(chan struct{}), arrived: make(chan struct{}, 1), timer: time.NewTimer(time.Hour), warned: map[string]struct{}{}, latest: map[string][]byte{},
 	}
+	in.timer.Stop()
 	in.onHit = in.hits.add
 	in.parse.plain, in.parse.keepANSI = cfg.NoStructure, cfg.KeepANSI
 	return in
@@ -176,11 +178,20 @@ func (in *Intake) Resume(sourceName string, all map[string][]byte) source.Positi
 type sink struct {
 	in     *Intake
 	prefix string
+	rounds bool // somebody says when all is emitted that there is for now
 }
 
-func (s sink) Emit(ctx context.Context, b *source.Batch) error { return s.in.emit(ctx, s.prefix, b) }
+func (s sink) Emit(ctx context.Context, b *source.Batch) error {
+	return s.in.emit(ctx, s.prefix, s.rounds, b)
+}
 
-func (in *Intake) emit(ctx context.Context, prefix string, b *source.Batch) error {
+// InRounds returns a sink whose lines do not wait for others once over is called.
+func (s sink) InRounds() (to source.Sink, over func()) {
+	s.rounds = true
+	return s, s.in.roundOver
+}
+
+func (in *Intake) emit(ctx context.Context, prefix string, rounds bool, b *source.Batch) error {
 	scope := telemetry.Scope{Org: b.Org, Env: b.Env}
 	if !in.cfg.RequireOrg {
 		scope.Org = ""
@@ -207,20 +218,48 @@ func (in *Intake) emit(ctx context.Context, prefix string, b *source.Batch) erro
 	if to == &in.events && in.overtake != nil && len(to.collecting.order) > 0 {
 		in.overtake(errOvertaken)
 	}
-	in.plan()
+	var least time.Duration
+	if rounds {
+		least = roundWait
+	}
+	in.plan(least)
 	return nil
 }
 
-// plan wakes Run where it would look too late: not for every batch of a round
-// of sources, each of which would cost it a turn of the processor. Called under mu.
-func (in *Intake) plan() {
+// roundWait is when lines of a round are cut that never ends: of a source whose
+// disk hangs, or that has died.
+const roundWait = time.Second
+
+// roundOver lets go what came in a round of a source.
+func (in *Intake) roundOver() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, l := range []*lane{&in.events, &in.logs} {
+		l.collecting.gathered = len(l.collecting.order) > 0
+	}
+	in.plan(0)
+}
+
+// plan has Run look when something is due: now, or after at least so long, and
+// then by its timer: to wake it only to set one costs a turn of a processor. A
+// timer that is set too early is left alone, because to move it costs more than
+// a look for nothing. Called under mu.
+func (in *Intake) plan(least time.Duration) {
 	if in.working {
 		return // it plans anew when it is done
 	}
 	wait, some := in.soonest()
-	if at := time.Now().Add(wait); some && (in.looksAt.IsZero() || at.Before(in.looksAt)) {
-		in.looksAt = at
+	switch {
+	case !some:
+		return
+	case wait <= 0:
 		in.notify()
+		return
+	}
+	wait = max(wait, least)
+	if at := time.Now().Add(wait); in.looksAt.IsZero() || at.Before(in.looksAt) {
+		in.looksAt = at
+		in.timer.Reset(wait)
 	}
 }
 

@@ -87,3 +87,19 @@ type Sink interface {
 	// intake but not yet durable: positions advance with it on disk.
 	Emit(ctx context.Context, b *Batch) error
 }
+
+// RoundSink is a Sink that can be told when a source that reads in rounds has
+// handed over all of one, and then does not wait for more.
+type RoundSink interface {
+	Sink
+	InRounds() (rounds Sink, over func())
+}
+
+// InRounds returns the sink for batches of rounds. Whoever emits to it calls over
+// soon after, when there is nothing more to emit for now.
+func InRounds(to Sink) (rounds Sink, over func()) {
+	if r, ok := to.(RoundSink); ok {
+		return r.InRounds()
+	}
+	return to, func() {}
+}
