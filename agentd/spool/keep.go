@@ -66,6 +66,7 @@ func (s *Spool) due() (after time.Duration, short int64, work bool) {
 	if s.waiting > 0 {
 		short = max(s.wanted(), 0)
 	}
+	s.idle = !frees && !s.dirty && short <= 0 // no timer is set then
 	switch {
 	case short > 0 && (frees || slices.ContainsFunc(s.segments, func(seg *segment) bool { return s.copyable(seg, halfDead) })):
 		return s.o.SaveEvery / 20, short, true
@@ -73,6 +74,15 @@ func (s *Spool) due() (after time.Duration, short int64, work bool) {
 		return s.o.SaveEvery, short, true
 	default:
 		return 5 * s.o.SaveEvery, short, s.dirty
+	}
+}
+
+// acknowledged tells the keeper of an acknowledgement, where it would not look
+// soon enough by itself: to wake it for each costs a turn of a processor. Called
+// under mu.
+func (s *Spool) acknowledged() {
+	if s.idle || s.waiting > 0 || slices.ContainsFunc(s.segments, (*segment).free) {
+		s.wakeKeeper()
 	}
 }
 

@@ -142,7 +142,7 @@ func (s *Spool) Ack(org string, epoch uint64, lane uint8, last uint64) error {
 	if len(st.entries) == 0 {
 		s.forget(epoch)
 	}
-	s.wakeKeeper()
+	s.acknowledged()
 	return nil
 }
 

@@ -147,6 +147,7 @@ type Spool struct {
 	turn      [Lanes]int // index into order, after the one served last
 	positions map[string][]byte
 	dirty     bool // something changed that the cursor does not say yet
+	idle      bool // the keeper looks again only when it is told to
 	waiting   int  // callers of Room that wait
 	stats     Stats
 

@@ -138,6 +138,33 @@ func TestAcknowledgedFilesGo(t *testing.T) {
 	}
 }
 
+// The cursor is saved some time after an acknowledgement, again and again.
+func TestAcknowledgementsBecomeDurableByThemselves(t *testing.T) {
+	s := open(t, Options{Dir: t.TempDir(), SaveEvery: time.Millisecond})
+	durable := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return !s.dirty && s.idle
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(time.Minute)
+	for range 5 {
+		mustAppend(t, s, nil, draft("a", 0, 1, "x"))
+		f := drain(t, s)
+		if err := s.Ack("a", f[0].Epoch, 0, f[0].Last()); err != nil {
+			t.Fatal(err)
+		}
+		for !durable() {
+			select {
+			case <-tick.C:
+			case <-late:
+				t.Fatal("the keeper does not save what was acknowledged")
+			}
+		}
+	}
+}
+
 // A small frame counts for more of the budget than it takes of its file: one
 // file of them must not use up a budget that nothing then gives back.
 func TestRoomForSmallFramesComesBack(t *testing.T) {

@@ -20,6 +20,9 @@ import (
 	"github.com/theazo/observability/shared/wire"
 )
 
+// answerWindow is how many bytes of answers may be on their way to us.
+const answerWindow = 64 << 10
+
 // Bounds of what an aggregator may tell us to wait.
 const (
 	shortestThrottle = 10 * time.Millisecond
@@ -85,6 +88,9 @@ func dial(address string, id *Identity) (*grpc.ClientConn, error) {
 		grpc.WithTransportCredentials(credentials.NewTLS(id.tlsConfig())),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithDisableServiceConfig(), grpc.WithWriteBufferSize(64<<10), grpc.WithIdleTimeout(0),
+		// Fixed windows: measuring the way for larger ones would cost a ping for each
+		// acknowledgement, and those are small.
+		grpc.WithStaticStreamWindowSize(answerWindow), grpc.WithStaticConnWindowSize(answerWindow),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<20)))
 }
 
@@ -313,8 +319,9 @@ func (s *session) ack(a *wire.Ack) error {
 		// It stays on its way; the next connection sends it again.
 		return fmt.Errorf("note what is acknowledged: %w", err)
 	}
-	s.window.ack(k, a.GetLast())
-	s.queue.Wake()
+	if s.window.ack(k, a.GetLast()) {
+		s.queue.Wake()
+	}
 	s.metrics.acks.Inc()
 	s.mu.Lock()
 	s.acked = true

@@ -39,6 +39,7 @@ type window struct {
 	frames    map[streamKey][]sentFrame // in the order sent
 	acked     map[streamKey]uint64
 	throttled map[telemetry.OrgID]throttle
+	held      bool      // skip said so of an organisation for which there was no room
 	answered  time.Time // when something was last heard of what is on its way
 }
 
@@ -98,7 +99,9 @@ func (w *window) skip(org telemetry.OrgID) bool {
 		delete(w.throttled, org)
 	}
 	used := w.byOrg[org]
-	return used > 0 && used >= w.size-w.bytes
+	full := used > 0 && used >= w.size-w.bytes
+	w.held = w.held || full
+	return full
 }
 
 // add counts a frame that is about to be sent.
@@ -138,13 +141,16 @@ func (w *window) remove(k streamKey, match func(sentFrame) bool) {
 	w.signal()
 }
 
-// ack notes that everything up to last is committed.
-func (w *window) ack(k streamKey, last uint64) {
+// ack notes that everything up to last is committed, and reports whether somebody
+// was held back who may have room now.
+func (w *window) ack(k streamKey, last uint64) (held bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.remove(k, func(f sentFrame) bool { return f.last <= last })
 	w.acked[k] = max(w.acked[k], last)
 	w.answered = time.Now()
+	held, w.held = w.held, false
+	return held
 }
 
 // throttle makes an organisation wait and returns from where its streams are

@@ -129,6 +129,12 @@ func TestNoOrganisationFillsTheWindow(t *testing.T) {
 		if w.skip("org_new") {
 			t.Errorf("%d busy organisations leave no room for another", busy)
 		}
+		if !w.ack(streamKey{org: "org_0", epoch: 1}, 1) {
+			t.Error("nobody is told that an organisation that was held back may have room")
+		}
+		if w.ack(streamKey{org: "org_0", epoch: 1}, 1) {
+			t.Error("somebody is told although nobody was held back since")
+		}
 	}
 }
 
