@@ -87,7 +87,7 @@ type Config struct {
 
 	Guest struct {
 		Memory config.Size `yaml:"memory" help:"memory that agentd may take; it gives memory back to stay below, and slows down"`
-		CPUs   int         `yaml:"cpus" help:"processors that it may use at a time"`
+		CPUs   int         `yaml:"cpus" help:"processors that it may use at a time; more read a backlog sooner, at a higher price for every line"`
 		Nice   int         `yaml:"nice" help:"how far it steps back behind the host's own work, 0 to 19; the systemd unit sets its own"`
 	} `yaml:"guest"`
 
@@ -109,7 +109,7 @@ func Default() Config {
 	c.Buffer.Segment = 8 << 20
 	c.Buffer.EvictAfter = time.Minute
 	c.Canary.Interval = time.Minute
-	c.Guest.Memory, c.Guest.CPUs = guest.DefaultMemory, 2
+	c.Guest.Memory, c.Guest.CPUs = guest.DefaultMemory, 1
 	c.Docker.StatsInterval = 15 * time.Second
 	c.Docker.HeldFiles, c.Docker.HeldBytes = 64, 256<<20
 	c.Intake.MaxDelay = 25 * time.Millisecond

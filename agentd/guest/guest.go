@@ -18,14 +18,17 @@ import (
 type Config struct {
 	// Memory is the budget in bytes of agentd's resident memory. 0: DefaultMemory.
 	Memory int64
-	// MaxProcs is how many processors work for it at a time. 0: two, or one
-	// where there is only one. The environment's GOMAXPROCS goes before it.
+	// MaxProcs is how many processors work for it at a time. 0: one. The
+	// environment's GOMAXPROCS goes before it.
 	MaxProcs int
 	// Nice is the niceness of agentd's threads, 0 to 19, and lowers their
 	// priority for disks too. 0 leaves both as they are, which is right below
 	// systemd, whose unit sets them, and for `agentd exec`, whose child would
 	// inherit them.
 	Nice int
+	// TimerSlack is how much later than asked for the kernel may wake agentd's
+	// threads. Children inherit it, as above.
+	TimerSlack time.Duration
 	// IgnorePressure leaves the host's pressure out: Pressure tells of agentd's
 	// own memory only.
 	IgnorePressure bool
@@ -81,6 +84,11 @@ func (g *Guest) start(ctx context.Context, reg prometheus.Registerer) {
 	if g.cfg.Nice > 0 {
 		if err := stepBack(g.host.proc, g.cfg.Nice); err != nil {
 			g.log.Warn("the priority could not be lowered; a systemd unit does it by Nice= and IOSchedulingPriority=", "nice", g.cfg.Nice, "error", err)
+		}
+	}
+	if g.cfg.TimerSlack > 0 {
+		if err := beLax(g.host.proc, g.cfg.TimerSlack); err != nil {
+			g.log.Debug("the kernel may not wake us a little later; a systemd unit allows it by TimerSlackNSec=", "error", err)
 		}
 	}
 	g.look(time.Now())
@@ -140,10 +148,7 @@ func (g *Guest) limitProcs() {
 		return
 	}
 	n := g.cfg.MaxProcs
-	if n <= 0 {
-		n = 2
-	}
-	runtime.GOMAXPROCS(min(n, runtime.NumCPU()))
+	runtime.GOMAXPROCS(min(max(n, 1), runtime.NumCPU()))
 }
 
 // look reads pressure and memory.
