@@ -63,7 +63,7 @@ func floor(at, step int64) int64 {
 }
 
 func (h *histogram) fill(ctx context.Context) error {
-	c := choice{span: h.span, order: byPosition, limit: manyRows, counts: h.summable()}
+	c := choice{span: h.span, order: byNewest, limit: manyRows, counts: h.summable()}
 	for {
 		rows, err := h.candidates(ctx, &c)
 		if err != nil || len(rows) == 0 {

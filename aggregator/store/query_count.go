@@ -6,8 +6,6 @@ import (
 	"math"
 	"sync/atomic"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -60,7 +58,7 @@ func (sc *scan) sum(ctx context.Context) (int64, error) {
 	}
 	var total atomic.Int64
 	total.Store(sc.matching(&levels))
-	c := choice{span: sc.span, order: byPosition, limit: manyRows, rest: true}
+	c := choice{span: sc.span, order: byNewest, limit: manyRows, of: otherRows}
 	for {
 		rows, err := sc.candidates(ctx, &c)
 		if err != nil || len(rows) == 0 {
@@ -79,35 +77,34 @@ func (sc *scan) sum(ctx context.Context) (int64, error) {
 }
 
 func (sc *scan) sumCounters(ctx context.Context) (levels [telemetry.NumLevels]int, err error) {
-	const sums = "select coalesce(sum(l0), 0), coalesce(sum(l1), 0), coalesce(sum(l2), 0), coalesce(sum(l3), 0) from ("
-	var batch pgx.Batch
-	c := choice{span: sc.span, order: byNewest}
-	hot, chunks := sc.parts(&c)
-	for _, part := range []struct {
-		there bool
-		add   func(q *query, c *choice, org, env string)
-		whole func(q *query) string
-		id    string
-	}{{hot, sc.addHot, sc.wholeHot, "pos"}, {chunks, sc.addChunks, sc.wholeChunk, "id"}} {
-		if !part.there {
-			continue
-		}
-		var q query
-		q.add(sums)
-		part.add(&q, &c, q.arg(string(sc.scope.Org)), q.arg(int16(sc.scope.Env)))
-		q.add(" and ", part.whole(&q), " and ", sc.coveredSQL(&q, part.id), ") r")
-		batch.Queue(q.text.String(), q.args...).QueryRow(func(row pgx.Row) error {
-			var l [telemetry.NumLevels]int
-			err := row.Scan(&l[0], &l[1], &l[2], &l[3])
-			for i := range l {
-				levels[i] += l[i]
-			}
-			return err
-		})
+	c := choice{span: sc.span, order: byNewest, of: countedRows}
+	if hot, chunks := sc.parts(&c); !hot && !chunks {
+		return levels, nil
 	}
+	var q query
+	q.add("select coalesce(sum(l0), 0), coalesce(sum(l1), 0), coalesce(sum(l2), 0), coalesce(sum(l3), 0) from (")
+	sc.addRows(&q, &c)
+	q.add(") r")
 	call, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
-	return levels, sc.conn.SendBatch(call, &batch).Close()
+	err = sc.conn.QueryRow(call, q.text.String(), q.args...).Scan(&levels[0], &levels[1], &levels[2], &levels[3])
+	return levels, err
+}
+
+// lowest is a position below which no chunk has lines of the scan's span: where
+// a walk by position may end.
+func (sc *scan) lowest(ctx context.Context) (position int64, err error) {
+	if sc.compacted == 0 || sc.span.Since.IsZero() {
+		return 0, nil
+	}
+	call, cancel := context.WithTimeout(ctx, shortTimeout)
+	defer cancel()
+	err = sc.conn.QueryRow(call, "select coalesce(min(id), $4) from log_chunk where org = $1 and env = $2 and t1 >= $3",
+		string(sc.scope.Org), int16(sc.scope.Env), clampTime(sc.span.Since), sc.compacted).Scan(&position)
+	if err != nil {
+		return 0, fmt.Errorf("find the oldest chunk: %w", err)
+	}
+	return position, nil
 }
 
 // countDown counts rows by falling position until the budget ends. It ends
@@ -121,6 +118,11 @@ func (sc *scan) countDown(ctx context.Context, counted map[rowKey]int64, after *
 		total.Store(after.So)
 		c.below, below = max(1, after.ID), max(1, after.ID)
 	}
+	low, err := sc.lowest(ctx)
+	if err != nil {
+		return telemetry.LogCount{}, err
+	}
+	c.lowest = low
 	began := sc.busy.Load()
 	lowest := below
 	for {

@@ -29,8 +29,8 @@ type scan struct {
 	uses   telemetry.LogFields
 
 	head, ahead, compacted int64
-	erasures               int64       // how often something happened to erasures
-	excluded               *exclusions // what is erased
+	erasures               int64         // how often something happened to erasures
+	excluded               *exclusions   // what is erased
 	span                   segment.Range // in, within the spans of the agents and sessions that the filter names
 	none                   bool          // they have no lines at all
 
@@ -93,7 +93,9 @@ func (sc *scan) open(ctx context.Context, queue func(*pgx.Batch)) error {
 	var q pgx.Batch
 	q.Queue("begin isolation level repeatable read read only")
 	q.Queue("lock table only log_hot in access share mode")
-	q.Queue("select set_config('app.org', $1, true), set_config('app.env', $2, true)", org, envText(sc.scope.Env))
+	// Statements are few and look rows up by index whatever they are asked, so that
+	// planning each anew, over all partitions, would cost more than it saves.
+	q.Queue("select set_config('app.org', $1, true), set_config('app.env', $2, true), set_config('plan_cache_mode', 'force_generic_plan', true)", org, envText(sc.scope.Env))
 	q.Queue("select next - 1, ahead, compacted, erasures from stream_counter where org = $1 and env = $2", org, env).QueryRow(func(row pgx.Row) error {
 		err := row.Scan(&sc.head, &sc.ahead, &sc.compacted, &sc.erasures)
 		if noRows(err) {

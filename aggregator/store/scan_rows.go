@@ -92,6 +92,15 @@ const (
 	byPosition                 // position falling; hot rows are all above chunks
 )
 
+// rowSet parts rows by whether their counters answer for them.
+type rowSet uint8
+
+const (
+	allRows     rowSet = iota
+	countedRows        // their counters are of lines that all match, but for levels
+	otherRows
+)
+
 // choice says which rows are candidates.
 type choice struct {
 	span   segment.Range // rows that may have lines in it
@@ -100,7 +109,8 @@ type choice struct {
 	below  int64 // rows with a position below it; 0: all
 	limit  int
 	counts bool // with the counts of chunks
-	rest   bool // without those that sum answers for
+	of     rowSet
+	lowest int64 // rows with a position from it on
 }
 
 // candidates returns the next rows that may hold lines of the query.
@@ -108,32 +118,23 @@ func (sc *scan) candidates(ctx context.Context, c *choice) ([]*row, error) {
 	if sc.none {
 		return nil, nil
 	}
-	var q query
-	org, env := q.arg(string(sc.scope.Org)), q.arg(int16(sc.scope.Env))
 	hot, chunks := sc.parts(c)
-	switch {
-	case hot && chunks:
-		q.add("select * from (")
-		sc.addHot(&q, c, org, env)
-		q.add(" union all ")
-		sc.addChunks(&q, c, org, env)
-		q.add(") r")
-	case hot:
-		sc.addHot(&q, c, org, env)
-	case chunks:
-		sc.addChunks(&q, c, org, env)
-	default:
+	if !hot && !chunks {
 		return nil, nil
 	}
+	var q query
+	q.add("select * from (")
+	sc.addRows(&q, c)
+	q.add(") r order by ")
 	switch {
 	case c.order == byNewest:
-		q.add(" order by t1 desc, id desc")
+		q.add("t1 desc, id desc")
 	case c.order == byOldest:
-		q.add(" order by t1, id")
+		q.add("t1, id")
 	case chunks:
-		q.add(" order by last desc")
+		q.add("last desc")
 	default:
-		q.add(" order by pos desc")
+		q.add("id desc")
 	}
 	q.add(" limit ", strconv.Itoa(c.limit))
 	call, cancel := context.WithTimeout(ctx, stepTimeout)
@@ -164,6 +165,21 @@ func (sc *scan) parts(c *choice) (hot, chunks bool) {
 	return hot, chunks
 }
 
+// addRows selects the rows of a choice, in no order.
+func (sc *scan) addRows(q *query, c *choice) {
+	org, env := q.arg(string(sc.scope.Org)), q.arg(int16(sc.scope.Env))
+	hot, chunks := sc.parts(c)
+	if hot {
+		sc.addHot(q, c, org, env)
+	}
+	if hot && chunks {
+		q.add(" union all ")
+	}
+	if chunks {
+		sc.addChunks(q, c, org, env)
+	}
+}
+
 func (sc *scan) addHot(q *query, c *choice, org, env string) {
 	whole := sc.wholeHot(q)
 	q.add("select false as chunk, pos as id, pos + n - 1 as last, n, l0, l1, l2, l3, raw, t0, t1, recv_at, 0::smallint as class, null::date as day, ", whole,
@@ -184,7 +200,15 @@ func (sc *scan) addHot(q *query, c *choice, org, env string) {
 	sc.addBounds(q, c, "pos", whole)
 }
 
+// addChunks looks for chunks of the class that nearly all are of, and for
+// others: only where the class is one can the database tell partitions by day.
 func (sc *scan) addChunks(q *query, c *choice, org, env string) {
+	sc.addChunksOf(q, c, org, env, " and class = 0")
+	q.add(" union all ")
+	sc.addChunksOf(q, c, org, env, " and class > 0")
+}
+
+func (sc *scan) addChunksOf(q *query, c *choice, org, env, class string) {
 	whole := sc.wholeChunk(q)
 	q.add("select true as chunk, id, last, n, l0, l1, l2, l3, raw, t0, t1, recv1 as recv_at, class, day, ", whole, " as whole, ")
 	if len(sc.tokens) > 0 {
@@ -197,7 +221,7 @@ func (sc *scan) addChunks(q *query, c *choice, org, env string) {
 	} else {
 		q.add("null::bytea as counts")
 	}
-	q.add(" from log_chunk where org = ", org, " and env = ", env)
+	q.add(" from log_chunk where org = ", org, " and env = ", env, class)
 	first, last := sc.days(&c.span)
 	if !first.IsZero() {
 		q.add(" and day >= ", q.arg(first))
@@ -207,6 +231,9 @@ func (sc *scan) addChunks(q *query, c *choice, org, env string) {
 	}
 	if c.below > 0 {
 		q.add(" and id < ", q.arg(c.below))
+	}
+	if c.lowest > 0 {
+		q.add(" and last >= ", q.arg(c.lowest))
 	}
 	if len(sc.filter.Agents) > 0 {
 		q.add(" and (agents is null or agents && ", q.arg(texts(sc.filter.Agents)), ")")
@@ -238,7 +265,11 @@ func (sc *scan) addBounds(q *query, c *choice, id, whole string) {
 	default:
 		q.add(" and pos < ", q.arg(c.after.id))
 	}
-	if c.rest {
+	switch c.of {
+	case allRows:
+	case countedRows:
+		q.add(" and ", whole, " and ", sc.coveredSQL(q, id))
+	case otherRows:
 		q.add(" and not (", whole, " and ", sc.coveredSQL(q, id), ")")
 	}
 }
