@@ -75,8 +75,13 @@ func BloomMayHold(bloom []byte, tokens []Token) bool {
 // bloomWriter collects the distinct tokens of a chunk.
 type bloomWriter struct {
 	trigrams *[1 << 18 / 64]uint64 // of ASCII: a bit for each
-	tokens   []uint64              // hashes of the others
+	tokens   []uint64              // hashes of parts of ids
 	recent   [4096]uint64          // of tokens, so that few are held twice
+
+	// Of text that is not all ASCII; nil until there is any.
+	folded []byte
+	seen   *[1 << 24 / 64]uint64 // trigrams of bytes: a bit for each
+	bytes  []uint32              // those that are set
 }
 
 func (w *bloomWriter) add(hash uint64) {
@@ -87,7 +92,7 @@ func (w *bloomWriter) add(hash uint64) {
 }
 
 func (w *bloomWriter) encode() []byte {
-	n := len(w.tokens)
+	n := len(w.tokens) + len(w.bytes)
 	for _, word := range w.trigrams {
 		n += bits.OnesCount64(word)
 	}
@@ -102,6 +107,11 @@ func (w *bloomWriter) encode() []byte {
 			set(bloom, Token{mix(kindTrigram | uint64(i*64+bits.TrailingZeros64(word)))}) //nolint:gosec // small numbers
 		}
 	}
+	for _, gram := range w.bytes {
+		set(bloom, Token{mix(kindBytes | uint64(gram))})
+		w.seen[gram>>6] = 0
+	}
+	w.bytes = w.bytes[:0]
 	clear(w.trigrams[:])
 	clear(w.recent[:])
 	w.tokens = w.tokens[:0]

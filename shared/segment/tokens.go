@@ -176,13 +176,26 @@ func (w *bloomWriter) addMessage(text []byte) {
 		w.addASCII(text)
 		return
 	}
-	folded := []byte(telemetry.FoldText(string(text)))
+	w.folded = appendFold(w.folded[:0], text)
+	w.addFolded(w.folded)
+}
+
+// addFolded does so for folded text that is not all ASCII.
+func (w *bloomWriter) addFolded(folded []byte) {
+	if w.seen == nil {
+		w.seen = new([1 << 24 / 64]uint64)
+	}
 	for i := 0; i+3 <= len(folded); i++ {
-		if b := folded[i : i+3]; b[0]|b[1]|b[2] < utf8.RuneSelf {
-			gram := trigramToken(b) &^ kindTrigram
+		token := trigramToken(folded[i : i+3])
+		if token>>60 == kindTrigram>>60 {
+			gram := token &^ kindTrigram
 			w.trigrams[gram>>6] |= 1 << (gram & 63)
-		} else {
-			w.add(mix(trigramToken(b)))
+			continue
+		}
+		gram := uint32(token &^ kindBytes) //nolint:gosec // 24 bits
+		if bit := uint64(1) << (gram & 63); w.seen[gram>>6]&bit == 0 {
+			w.seen[gram>>6] |= bit
+			w.bytes = append(w.bytes, gram)
 		}
 	}
 	eachID(folded, func(token uint64) { w.add(mix(token)) })
