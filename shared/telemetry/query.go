@@ -69,9 +69,10 @@ func (f *LogFilter) Needles() []string {
 
 // MatchGap reports whether a gap belongs in an answer to this filter: a gap of
 // another sandbox does not, one of a whole node or organisation always does,
-// and nobody knows the text or level of what is missing.
+// and nobody knows the text or level of what is missing. One that names an agent
+// but no session is of a sandbox that has none.
 func (f *LogFilter) MatchGap(g *Gap) bool {
-	return (g.Agent == "" || anyOf(f.Agents, g.Agent)) && (g.Session == "" || anyOf(f.Sessions, g.Session)) &&
+	return (g.Agent == "" || anyOf(f.Agents, g.Agent)) && (g.Session == "" && g.Agent == "" || anyOf(f.Sessions, g.Session)) &&
 		(g.Sandbox == "" || anyOf(f.Sandbox, g.Sandbox)) && (g.Node == "" || anyOf(f.Nodes, g.Node)) && f.Where.matchGap(g)
 }
 
@@ -79,7 +80,7 @@ func (f *LogFilter) MatchGap(g *Gap) bool {
 func (e *LogExpr) matchGap(g *Gap) bool {
 	var known LogFields
 	if g.Agent != "" {
-		known |= 1 << FieldAgent
+		known |= 1<<FieldAgent | 1<<FieldSession
 	}
 	if g.Session != "" {
 		known |= 1 << FieldSession
