@@ -2,11 +2,13 @@ package proc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -91,4 +93,18 @@ func children(pid int) []int {
 		}
 	}
 	return list
+}
+
+// Signal sends a signal to a process and all its descendants, parents first:
+// what is stopped that way makes no new ones.
+func Signal(pid int, s syscall.Signal) error {
+	if err := syscall.Kill(pid, s); err != nil {
+		return fmt.Errorf("signal %d: %w", pid, err)
+	}
+	for _, child := range children(pid) {
+		if err := Signal(child, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return err
+		}
+	}
+	return nil
 }
