@@ -20,8 +20,8 @@ import (
 type options struct {
 	org, name, mode, env, permissions string
 	platform                          bool
-	ttl, expires                      time.Duration
-	uses                              int
+	ttl, expires, keep                time.Duration
+	uses, class                       int
 }
 
 func (o *options) flags(command string) func(*flag.FlagSet) {
@@ -30,6 +30,10 @@ func (o *options) flags(command string) func(*flag.FlagSet) {
 		case "org create":
 			fs.StringVar(&o.name, "name", "", "what people call the organisation")
 			fs.StringVar(&o.mode, "mode", string(telemetry.FullPlatform), "full_platform, byoi_primitives or infra_only")
+		case "org retention":
+			fs.StringVar(&o.org, "org", "", "organisation whose lines are meant, org_…")
+			fs.IntVar(&o.class, "class", -1, "retention class to put it into (database.retention_classes); 0: database.retention")
+			fs.DurationVar(&o.keep, "keep", 0, "delete its lines earlier than its class does, such as 168h; 0: as the class says")
 		case "key create":
 			fs.StringVar(&o.org, "org", "", "organisation of the key, org_…")
 			fs.StringVar(&o.name, "name", "", "what the key is for")
@@ -49,14 +53,15 @@ func (o *options) flags(command string) func(*flag.FlagSet) {
 }
 
 var adminHelp = map[string]string{ //nolint:gosec // sentences, no credentials
-	"org create":  "Makes an organisation and prints its id.",
-	"org list":    "Lists organisations.",
-	"key create":  "Makes an API key and prints it, once: only its hash is stored.",
-	"key list":    "Lists the API keys of an organisation.",
-	"key revoke":  "Revokes the API key whose id is given; streams opened with it end within a minute.",
-	"node token":  "Makes a token with which hosts enrol (agentd enroll) and prints it.",
-	"node list":   "Lists nodes.",
-	"node revoke": "Revokes the node whose id is given; its connection ends within five seconds.",
+	"org create":    "Makes an organisation and prints its id.",
+	"org list":      "Lists organisations.",
+	"org retention": "Says how long an organisation's log lines are kept, or with -class changes it: for lines that are compacted from then on.",
+	"key create":    "Makes an API key and prints it, once: only its hash is stored.",
+	"key list":      "Lists the API keys of an organisation.",
+	"key revoke":    "Revokes the API key whose id is given; streams opened with it end within a minute.",
+	"node token":    "Makes a token with which hosts enrol (agentd enroll) and prints it.",
+	"node list":     "Lists nodes.",
+	"node revoke":   "Revokes the node whose id is given; its connection ends within five seconds.",
 }
 
 // admin runs `aggregator org|key|node …` against the database that the
@@ -86,6 +91,8 @@ func (c *cli) admin(ctx context.Context, noun string) (err error) {
 		return c.createOrganisation(ctx, a, &o)
 	case "org list":
 		return c.listOrganisations(ctx, a)
+	case "org retention":
+		return c.retention(ctx, a, &o)
 	case "key create":
 		return c.createKey(ctx, a, &o)
 	case "key list":
@@ -102,7 +109,7 @@ func (c *cli) admin(ctx context.Context, noun string) (err error) {
 
 func verbs(noun string) string {
 	var list []string
-	for _, command := range []string{"org create", "org list", "key create", "key list", "key revoke", "node token", "node list", "node revoke"} {
+	for _, command := range []string{"org create", "org list", "org retention", "key create", "key list", "key revoke", "node token", "node list", "node revoke"} {
 		if n, verb, _ := strings.Cut(command, " "); n == noun {
 			list = append(list, verb)
 		}
@@ -133,6 +140,30 @@ func (c *cli) createOrganisation(ctx context.Context, a *aggregator.Admin, o *op
 		return err
 	}
 	_, err = fmt.Fprintln(c.Out, org)
+	return err
+}
+
+// retention shows or changes how long an organisation's lines are kept.
+func (c *cli) retention(ctx context.Context, a *aggregator.Admin, o *options) error {
+	switch {
+	case o.org == "":
+		return program.Usagef("org retention: give -org; 'aggregator org list' shows them")
+	case o.class < 0 && o.keep != 0:
+		return program.Usagef("org retention: give -class beside -keep, 0 for the common one")
+	case o.class >= 0:
+		if err := a.SetRetention(ctx, telemetry.OrgID(o.org), o.class, o.keep); err != nil {
+			return err
+		}
+	}
+	class, keep, err := a.Retention(ctx, telemetry.OrgID(o.org))
+	if err != nil {
+		return err
+	}
+	own := "as long as its class says"
+	if keep != 0 {
+		own = "for " + keep.String()
+	}
+	_, err = fmt.Fprintf(c.Out, "lines of %s are of class %d and kept %s\n", o.org, class, own)
 	return err
 }
 

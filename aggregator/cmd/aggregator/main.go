@@ -22,7 +22,7 @@ const usage = `aggregator stores what agentd sends, and serves the API and the d
 
   aggregator serve           run it; without a DSN it keeps a private PostgreSQL in data_dir
   aggregator migrate         bring the database's schema up to date and stop
-  aggregator org create|list            organisations (tenants)
+  aggregator org create|list|retention  organisations (tenants), and how long their lines are kept
   aggregator key create|list|revoke     API keys
   aggregator node token|list|revoke     hosts with agentd: tokens to enrol, certificates
   aggregator export          write log lines to a file or standard output, as NDJSON or CSV
