@@ -61,6 +61,7 @@ type envelopes struct {
 
 	mu    sync.Mutex
 	seats map[string]*seat
+	owned bool // a subscription has the place that the socket itself was counted by
 	wg    sync.WaitGroup
 }
 
@@ -199,6 +200,22 @@ func (m *clientMessage) query() (url.Values, error) {
 	return q, nil
 }
 
+// place counts a subscription in: the first on a socket has the socket's own
+// place, so that a client of one stream counts once, however it is connected.
+func (e *envelopes) place() (leave func(), err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.owned {
+		return e.api.admit(e.who.Org)
+	}
+	e.owned = true
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.owned = false
+	}, nil
+}
+
 func (e *envelopes) subscribe(m *clientMessage) error {
 	q, err := m.query()
 	if err != nil {
@@ -208,7 +225,7 @@ func (e *envelopes) subscribe(m *clientMessage) error {
 	if err != nil {
 		return err
 	}
-	leave, err := e.api.admit(e.who.Org)
+	leave, err := e.place()
 	if err != nil {
 		return err
 	}

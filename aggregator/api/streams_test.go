@@ -98,3 +98,26 @@ func TestTheLinkOfAGapRepeatsTheQuery(t *testing.T) {
 		t.Errorf("%s %v", found, err)
 	}
 }
+
+// A client of one stream counts once, however it is connected.
+func TestASocketWithOneSubscriptionCountsOnce(t *testing.T) {
+	s := newSite(t, func(c *api.Config, _ *live.Options) { c.StreamsPerOrganisation = 2 })
+	w := s.dial(t, "/v1/logs/stream", []string{"theazo.logs.v1"}, "Authorization", "Bearer "+s.key)
+	for _, c := range []struct{ id, want string }{{"a", "ready"}, {"b", "ready"}, {"c", "error"}} {
+		w.send(`{"type":"subscribe","id":%q}`, c.id)
+		if e := w.envelopes()[0]; e.Type != c.want || e.Sub != c.id {
+			t.Fatalf("%+v, want %+v", e, c)
+		}
+	}
+	w.send(`{"type":"unsubscribe","id":"a"}`)
+	for n := 0; ; n++ { // until it has ended
+		id := fmt.Sprintf("d%d", n)
+		w.send(`{"type":"subscribe","id":%q}`, id)
+		if w.envelopes()[0].Type == "ready" {
+			break
+		}
+	}
+	if w.send(`{"type":"subscribe","id":"e"}`); w.envelopes()[0].Type != "error" {
+		t.Error("a third stream was opened")
+	}
+}

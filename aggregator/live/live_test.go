@@ -170,6 +170,43 @@ func TestWhatAnotherReplicaCommitsArrivesInOrder(t *testing.T) {
 	}
 }
 
+// What others commit is looked for by one call, however many scopes are watched.
+func TestOnePollServesAllWatchedScopes(t *testing.T) {
+	log := &livetest.Log{}
+	h := newHub(t, log, live.Options{Poll: 20 * time.Millisecond})
+	const scopes = 50
+	of := func(i int) telemetry.Scope {
+		return telemetry.Scope{Org: telemetry.OrgID(fmt.Sprintf("org_%d", i)), Env: telemetry.Environment(i % 2)}
+	}
+	readers := make([]stream.Reader, scopes)
+	for i := range readers {
+		r, err := h.Subscribe(t.Context(), of(i), telemetry.LogFilter{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Close)
+		readers[i] = r
+	}
+	_, before := log.Heads()
+	const rounds = 3
+	for round := range rounds {
+		for i := range readers {
+			log.Commit(of(i), "nod_2", lines(1, "agt_b", "theirs"), nil) // no hint here
+		}
+		for i, r := range readers {
+			var s seen
+			s.until(t, r, func() bool { return s.through.Position == int64(round+1) })
+			if len(s.positions) != 1 {
+				t.Fatalf("scope %d got %v", i, s.positions)
+			}
+		}
+	}
+	single, together := log.Heads()
+	if single != scopes || together-before < 1 { // one each when it was opened
+		t.Errorf("%d calls for one scope, %d for all", single, together-before)
+	}
+}
+
 func TestASlowReaderIsToldWhatItMissedAndOthersAreNot(t *testing.T) {
 	log := &livetest.Log{}
 	h := newHub(t, log, live.Options{Queue: 64 << 10, Patience: -1})

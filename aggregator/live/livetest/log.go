@@ -25,6 +25,8 @@ type Log struct {
 	seq    map[telemetry.NodeID]uint64
 	broken error
 	reads  int
+	single int // calls of StreamHead
+	looks  int // calls of StreamHeads
 }
 
 // Commit stores lines and then gaps as one part, and returns what a store
@@ -138,10 +140,18 @@ func (l *Log) StreamEpoch(context.Context) (int64, error) {
 	return l.epoch, l.broken
 }
 
+// Heads is how often StreamHead and StreamHeads were called.
+func (l *Log) Heads() (single, together int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.single, l.looks
+}
+
 // StreamHead is the last position used.
 func (l *Log) StreamHead(_ context.Context, scope telemetry.Scope) (int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.single++
 	return l.heads[scope], l.broken
 }
 
@@ -149,6 +159,7 @@ func (l *Log) StreamHead(_ context.Context, scope telemetry.Scope) (int64, error
 func (l *Log) StreamHeads(_ context.Context, scopes []telemetry.Scope) ([]int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.looks++
 	heads := make([]int64, len(scopes))
 	for i := range scopes {
 		heads[i] = l.heads[scopes[i]]
