@@ -37,8 +37,10 @@ func TestARoundIsOneCutAtItsEnd(t *testing.T) {
 		over()
 		synctest.Wait()
 		is(1, 2, "the last cut was just now")
-		wait(25 * time.Millisecond)
-		is(2, 3, "after the delay")
+		wait(18 * time.Millisecond)
+		is(1, 2, "the last cut was just now, still")
+		wait(time.Millisecond)
+		is(2, 3, "after most of the delay")
 
 		wait(time.Second)
 		emit(t, rounds, batchOf("first"))
