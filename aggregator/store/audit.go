@@ -108,7 +108,7 @@ type AuditFault struct {
 // AuditReport is what a check of one organisation's log found.
 type AuditReport struct {
 	Org     telemetry.OrgID
-	Entries int64 // that are as they were written
+	Entries int64  // that are as they were written
 	Head    string // hash of the last of them, hexadecimal
 	Fault   *AuditFault
 }

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -78,6 +80,21 @@ func (sc *scan) fill(runs []*frame.Published, gaps []telemetry.Gap, after, below
 	}
 	to(below)
 	return list
+}
+
+// hideGaps makes of gaps of erased agents and sessions positions that hold
+// nothing, among the lines.
+func (sc *scan) hideGaps(list []*frame.Published, gaps []telemetry.Gap) ([]*frame.Published, []telemetry.Gap) {
+	if sc.excluded.empty() {
+		return list, gaps
+	}
+	for i := range gaps {
+		if sc.excluded.erasedGap(&gaps[i]) {
+			list = append(list, absent(sc.scope, gaps[i].Position, gaps[i].Position))
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *frame.Published) int { return cmp.Compare(a.Position, b.Position) })
+	return list, sc.shownGaps(gaps)
 }
 
 // shownGaps takes out gaps of erased agents and sessions.

@@ -104,7 +104,8 @@ func (sc *scan) readPositions(ctx context.Context, after int64, limit int, since
 	if err := sc.conn.SendBatch(call, &q).Close(); err != nil {
 		return nil, err
 	}
-	return mergeStream(sc.scope, lines, sc.shownGaps(gaps), after, limit), nil
+	lines, gaps = sc.hideGaps(lines, gaps)
+	return mergeStream(sc.scope, lines, gaps, after, limit), nil
 }
 
 func (sc *scan) queueStreamGaps(q *pgx.Batch, after, below int64, limit int, to *[]telemetry.Gap) {

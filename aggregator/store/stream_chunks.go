@@ -45,8 +45,9 @@ func (sc *scan) readChunks(ctx context.Context, after int64, limit int) (list []
 	if err != nil {
 		return nil, 0, err
 	}
-	if shown := sc.shownGaps(gaps); len(gaps) < streamStretch {
-		gaps, lines = shown, sc.fill(lines, shown, after, below)
+	whole := len(gaps) < streamStretch
+	if lines, gaps = sc.hideGaps(lines, gaps); whole {
+		lines = sc.fill(lines, gaps, after, below)
 	}
 	return mergeStream(sc.scope, lines, gaps, after, streamStretch), below - 1, nil
 }

@@ -1,0 +1,502 @@
+package store_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+
+	"github.com/theazo/observability/aggregator/store"
+	"github.com/theazo/observability/aggregator/store/storetest"
+	"github.com/theazo/observability/shared/frame"
+	"github.com/theazo/observability/shared/ids"
+	"github.com/theazo/observability/shared/telemetry"
+)
+
+// openErasing opens a store that can finish erasures.
+func openErasing(tb testing.TB, db *storetest.Database) *store.Store {
+	tb.Helper()
+	key := make(store.ErasureKey, 32)
+	copy(key, "a key for tests")
+	s, err := store.Open(tb.Context(), store.Options{DSN: db.DSN, Log: storetest.Log(tb), ErasureKey: key})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(s.Close)
+	return s
+}
+
+func mustErase(tb testing.TB, s *store.Store, scope telemetry.Scope, kind telemetry.ErasureKind, subject string, until time.Time) telemetry.Erasure {
+	tb.Helper()
+	e, err := s.Erase(tb.Context(), scope, telemetry.ErasureRequest{Kind: kind, Subject: subject, Until: until, By: "test", Reason: "asked for"})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return e
+}
+
+// covers is the plain definition of what an erasure means for a record.
+func covers(e *telemetry.Erasure, o *telemetry.Origin, at time.Time) bool {
+	subject := [3]string{string(o.User), string(o.Session), string(o.Agent)}[e.Kind]
+	return subject == e.Subject && !at.After(e.Until)
+}
+
+// erase takes what an erasure covers out of a history and returns the lines.
+func (h *history) erase(e *telemetry.Erasure) (gone []telemetry.LogEntry) {
+	h.entries = slices.DeleteFunc(slices.Clone(h.entries), func(l telemetry.LogEntry) bool {
+		if covers(e, &l.Origin, l.Timestamp) {
+			gone = append(gone, l)
+			return true
+		}
+		return false
+	})
+	h.gaps = slices.DeleteFunc(slices.Clone(h.gaps), func(g telemetry.Gap) bool {
+		return covers(e, &telemetry.Origin{Agent: g.Agent, Session: g.Session}, g.ObservedAt)
+	})
+	return gone
+}
+
+func drawErasure(t *rapid.T, h *history) (kind telemetry.ErasureKind, subject string, until time.Time) {
+	kind = telemetry.ErasureKind(rapid.IntRange(0, 2).Draw(t, "kind"))
+	subject = rapid.SampledFrom(map[telemetry.ErasureKind][]string{
+		telemetry.EraseUser: {"u", `a"b\`, "nobody"}, telemetry.EraseSession: {"ses_0", "ses_1", "ses_9"}, telemetry.EraseAgent: {"agt_0", "agt_1", "agt_2"},
+	}[kind]).Draw(t, "subject")
+	if len(h.entries) > 0 && rapid.Bool().Draw(t, "until a line") {
+		if until = rapid.SampledFrom(h.entries).Draw(t, "until").Timestamp; until.After(time.Now()) || until.Year() < 1 {
+			until = time.Time{}
+		}
+	}
+	return kind, subject, until
+}
+
+// checkAll holds every reader against the naive filter.
+func checkAll(tb testing.TB, rt *rapid.T, s *store.Store, h *history, head int64) {
+	tb.Helper()
+	checkEntries(tb, rt, s, h)
+	checkHistogram(tb, rt, s, h)
+	checkFacets(tb, rt, s, h)
+	checkExport(tb, rt, s, h)
+	for range 2 {
+		q := drawQuery(rt, h)
+		want, wantGaps := h.naive(&q)
+		got, page := queryAll(tb, s, h.scope, q)
+		if d := cmp.Diff(want[min(q.Offset, len(want)):], got, cmpopts.EquateEmpty()); d != "" {
+			rt.Fatalf("query %+v: %s", q, d)
+		}
+		if d := cmp.Diff(wantGaps, page.Gaps, cmpopts.EquateEmpty()); d != "" || page.Total != int64(len(want)) || page.Stream != head {
+			rt.Fatalf("query %+v: total %d of %d, stream %d of %d, gaps: %s", q, page.Total, len(want), page.Stream, head, d)
+		}
+		count, err := s.CountLogs(tb.Context(), h.scope, &q, nil)
+		if err != nil || count.Total != int64(len(want)) {
+			rt.Fatalf("query %+v: counted %d, want %d: %v", q, count.Total, len(want), err)
+		}
+	}
+	checkWholeStream(tb, rt, s, h, rapid.Int64Range(0, head).Draw(rt, "after"), head)
+}
+
+// checkWholeStream: what is left comes in order, and no position is missed.
+func checkWholeStream(tb testing.TB, rt *rapid.T, s *store.Store, h *history, after, head int64) {
+	tb.Helper()
+	list, err := readAll(tb.Context(), s, h.scope, after, rapid.IntRange(1, 30).Draw(rt, "limit"))
+	if err != nil {
+		rt.Fatal(err)
+	}
+	at := after + 1
+	var gaps []telemetry.Gap
+	for i, p := range list {
+		if p.Position > at || i > 0 && p.Position != at {
+			rt.Fatalf("after %d: part %d begins at %d, want %d", after, i, p.Position, at)
+		}
+		at = p.Next()
+		gaps = append(gaps, p.Gaps...)
+	}
+	if at != head+1 {
+		rt.Fatalf("after %d: read up to %d, head %d", after, at, head)
+	}
+	want := slices.DeleteFunc(slices.Clone(h.entries), func(e telemetry.LogEntry) bool { return e.Position <= after })
+	got := slices.DeleteFunc(entriesOf(list), func(e telemetry.LogEntry) bool { return e.Position <= after })
+	if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+		rt.Fatalf("after %d: %s", after, d)
+	}
+	wantGaps := slices.DeleteFunc(slices.Clone(h.gaps), func(g telemetry.Gap) bool { return g.Position <= after })
+	if d := cmp.Diff(wantGaps, gaps, cmpopts.EquateEmpty()); d != "" {
+		rt.Fatalf("after %d: gaps: %s", after, d)
+	}
+}
+
+const dropHot = "delete from log_hot h using stream_counter s where s.org = h.org and s.env = h.env and h.pos < s.compacted and h.org = $1"
+
+// Every kind of query, the totals and the stream answer as if erased lines had
+// never been: at once, whatever is compacted, after the job, and after merges.
+func TestErasedLinesAreGoneForEveryReader(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s, conn := openErasing(t, db), db.Connect(t)
+	rapid.Check(t, func(rt *rapid.T) {
+		h := drawHistory(t, rt, s)
+		head := int64(len(h.entries) + len(h.gaps))
+		var gone []telemetry.LogEntry
+		var erasures []telemetry.Erasure
+		for range rapid.IntRange(1, 3).Draw(rt, "erasures") {
+			drawCompaction(t, rt, conn, h.scope)
+			kind, subject, until := drawErasure(rt, h)
+			e := mustErase(t, s, h.scope, kind, subject, until)
+			gone, erasures = append(gone, h.erase(&e)...), append(erasures, e)
+			checkAll(t, rt, s, h, head)
+		}
+		if _, err := conn.Exec(t.Context(), "update stream_counter set hot_since = 'epoch' where org = $1", string(h.scope.Org)); err != nil {
+			rt.Fatal(err)
+		}
+		if err := s.Compact(t.Context()); err != nil {
+			rt.Fatal(err)
+		}
+		if _, err := conn.Exec(t.Context(), dropHot, string(h.scope.Org)); err != nil {
+			rt.Fatal(err)
+		}
+		for range 2 { // the second time late records are looked for
+			if err := s.EraseOnce(t.Context(), h.scope); err != nil {
+				rt.Fatal(err)
+			}
+			checkAll(t, rt, s, h, head)
+		}
+		checkDone(t, rt, s, h.scope, erasures, gone)
+		for _, e := range gone {
+			if id, err := ids.ParseLog(string(e.ID)); err != nil {
+				rt.Fatal(err)
+			} else if _, err := s.LogEntry(t.Context(), h.scope, id); id.LogTime().Equal(e.Timestamp) && telemetry.CodeOf(err) != telemetry.NotFound {
+				rt.Fatalf("an erased line is found by its id: %v", err)
+			}
+		}
+		var lines int64
+		if err := conn.QueryRow(t.Context(), "select coalesce(sum(n), 0) from log_chunk where org = $1 and env = $2", string(h.scope.Org), int16(h.scope.Env)).Scan(&lines); err != nil || lines != int64(len(h.entries)) {
+			rt.Fatalf("%d lines are in chunks, want %d: %v", lines, len(h.entries), err)
+		}
+	})
+}
+
+func checkDone(tb testing.TB, rt *rapid.T, s *store.Store, scope telemetry.Scope, asked []telemetry.Erasure, gone []telemetry.LogEntry) {
+	tb.Helper()
+	list, more, err := s.Erasures(tb.Context(), scope, "", 100)
+	if err != nil || more || len(list) != len(asked) {
+		rt.Fatalf("%d erasures, want %d: %v", len(list), len(asked), err)
+	}
+	var lines int64
+	for i := range list {
+		e := &list[i]
+		if e.Status != telemetry.ErasureDone || e.Subject != "" || e.SubjectHash == "" || e.Proof == nil || e.Proof.Found != 0 || len(e.Proof.Digest) != 64 || e.Proof.AuditSeq == 0 {
+			rt.Fatalf("not done: %+v", e)
+		}
+		lines += e.Counts.Lines
+	}
+	if lines != int64(len(gone)) {
+		rt.Fatalf("%d lines were counted as erased, want %d", lines, len(gone))
+	}
+}
+
+// userFrame makes lines of a user, one second apart from a time on.
+func userFrame(tb testing.TB, sp *spool, user telemetry.UserID, agent telemetry.AgentID, at time.Time, n int) *frame.Received {
+	tb.Helper()
+	entries := make([]telemetry.LogEntry, n)
+	for i := range entries {
+		entries[i] = telemetry.LogEntry{
+			Timestamp: at.Add(time.Duration(i) * time.Second), Message: fmt.Sprintf("%s line %d", user, i), Level: telemetry.Level(i % 4),
+			Origin: telemetry.Origin{Agent: agent, Session: "ses_" + telemetry.SessionID(user), User: user},
+		}
+	}
+	return sp.lines(tb, entries...)
+}
+
+// everything makes one record of every kind of the events lane.
+func everything(sp *spool, user telemetry.UserID, agent telemetry.AgentID, at time.Time) *frame.Received {
+	origin := telemetry.Origin{Agent: agent, Session: "ses_" + telemetry.SessionID(user), User: user}
+	f := sp.frame(telemetry.LaneEvents, 5)
+	f.Records = telemetry.Records{
+		Events:     []telemetry.Event{{Type: telemetry.SandboxStarted, Timestamp: at, Origin: origin}},
+		Spans:      []telemetry.Span{{Trace: telemetry.TraceID("trc_" + agent), ID: telemetry.SpanID(ids.New("spn")), Start: at, Origin: origin}},
+		ModelCalls: []telemetry.ModelCall{{Timestamp: at, Origin: origin}},
+		Metrics:    []telemetry.MetricPoint{{Name: "m", Timestamp: at, Origin: origin}},
+		Gaps:       []telemetry.Gap{{Reason: telemetry.GapRotated, Count: 1, Agent: agent, Session: origin.Session}},
+	}
+	return f
+}
+
+// settle compacts everything and drops the hot rows.
+func settle(t *testing.T, db *storetest.Database, s *store.Store, scope telemetry.Scope) {
+	t.Helper()
+	if err := s.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Connect(t).Exec(t.Context(), dropHot, string(scope.Org)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func total(tb testing.TB, s *store.Store, scope telemetry.Scope, f telemetry.LogFilter) int64 {
+	tb.Helper()
+	entries, page := queryAll(tb, s, scope, telemetry.LogQuery{LogFilter: f, Limit: 1000})
+	if int64(len(entries)) != page.Total {
+		tb.Fatalf("%d lines, total %d", len(entries), page.Total)
+	}
+	return page.Total
+}
+
+func TestAnErasureIsDoneWithEverythingAndKeepsWhatIsNew(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := openErasing(t, db)
+	scope := telemetry.Scope{Org: db.Organisation(t)}
+	now := time.Now().UTC().Truncate(time.Second)
+	old := now.Add(-time.Hour)
+	sp := newSpool(scope, "nod_1", 1)
+	mustCommit(t, s, userFrame(t, sp, "eve", "agt_eve", old, 20), userFrame(t, sp, "bob", "agt_bob", old, 7), everything(sp, "eve", "agt_eve", old), everything(sp, "bob", "agt_bob", old))
+	before, err := s.Ledger(t.Context(), scope, "nod_1")
+	if err != nil && telemetry.CodeOf(err) != telemetry.NotFound {
+		t.Fatal(err)
+	}
+
+	e := mustErase(t, s, scope, telemetry.EraseUser, "eve", time.Time{})
+	if e.Status != telemetry.ErasureRequested || e.Until.IsZero() {
+		t.Fatalf("%+v", e)
+	}
+	if n := total(t, s, scope, telemetry.LogFilter{}); n != 7 {
+		t.Fatalf("%d lines are left at once", n)
+	}
+	if _, err := s.Agent(t.Context(), scope, "agt_eve"); telemetry.CodeOf(err) != telemetry.NotFound {
+		t.Fatalf("the agent: %v", err)
+	}
+	if list, _, err := s.Agents(t.Context(), scope, telemetry.Listing{Limit: 10}); err != nil || len(list) != 1 || list[0].ID != "agt_bob" {
+		t.Fatalf("agents %+v: %v", list, err)
+	}
+	if list, _, err := s.Sessions(t.Context(), scope, telemetry.Listing{Limit: 1}); err != nil || len(list) != 1 || list[0].ID != "ses_bob" {
+		t.Fatalf("sessions %+v: %v", list, err)
+	}
+	if list, _, err := s.Events(t.Context(), scope, "agt_eve", telemetry.Listing{Limit: 10}); err != nil || len(list) != 0 {
+		t.Fatalf("events %+v: %v", list, err)
+	}
+
+	settle(t, db, s, scope)
+	if err := s.EraseOnce(t.Context(), scope); err != nil {
+		t.Fatal(err)
+	}
+	done, err := s.Erasure(t.Context(), scope, e.ID)
+	if err != nil || done.Status != telemetry.ErasureDone {
+		t.Fatalf("%+v: %v", done, err)
+	}
+	want := telemetry.ErasureCounts{Lines: 20, Chunks: done.Counts.Chunks, Events: 1, Spans: 1, ModelCalls: 1, MetricPoints: 1, Agents: 1, Sessions: 1}
+	if d := cmp.Diff(want, done.Counts); d != "" || done.Counts.Chunks == 0 {
+		t.Fatal(d)
+	}
+	for table, left := range map[string]int{"event": 1, "span": 1, "model_call": 1, "metric_point": 1, "agent": 1, "session": 1} {
+		if n := scalar[int](t, db, "select count(*)::int from "+table); n != left {
+			t.Errorf("%d rows are left in %s", n, table)
+		}
+	}
+	for _, table := range []string{"erasure", "audit", "agent", "session", "event", "span"} {
+		if n := scalar[int](t, db, "select count(*)::int from "+table+" t where t::text like '%eve%'"); n != 0 {
+			t.Errorf("%s still names the user, in %d rows", table, n)
+		}
+	}
+
+	// The same user, later: not erased.
+	mustCommit(t, s, userFrame(t, sp, "eve", "agt_eve", now.Add(time.Minute), 3))
+	if n := total(t, s, scope, telemetry.LogFilter{Users: []telemetry.UserID{"eve"}}); n != 3 {
+		t.Fatalf("%d new lines", n)
+	}
+	if a, err := s.Agent(t.Context(), scope, "agt_eve"); err != nil || a.User != "eve" {
+		t.Fatalf("the agent that is back: %+v %v", a, err)
+	}
+	after, err := s.Ledger(t.Context(), scope, "nod_1")
+	if err != nil && telemetry.CodeOf(err) != telemetry.NotFound {
+		t.Fatal(err)
+	}
+	if after.Totals.Visible != 0 && after.Totals.Visible != before.Totals.Visible+3 {
+		t.Errorf("the ledger counts %d, before %d", after.Totals.Visible, before.Totals.Visible)
+	}
+}
+
+func TestLateRecordsOfAnErasedUserAreCommittedAndNeverShown(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := openErasing(t, db)
+	other := openErasing(t, db)
+	scope := telemetry.Scope{Org: db.Organisation(t)}
+	old := time.Now().UTC().Truncate(time.Second).Add(-time.Hour)
+	sp, cutOff := newSpool(scope, "nod_1", 1), newSpool(scope, "nod_2", 2)
+	mustCommit(t, s, userFrame(t, sp, "eve", "agt_eve", old, 5), userFrame(t, sp, "bob", "agt_bob", old, 5))
+	e := mustErase(t, s, scope, telemetry.EraseUser, "eve", time.Time{})
+	for round, status := range []telemetry.ErasureStatus{telemetry.ErasureRequested, telemetry.ErasureDone} {
+		if status == telemetry.ErasureDone {
+			settle(t, db, s, scope)
+			if err := s.EraseOnce(t.Context(), scope); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if e, err := s.Erasure(t.Context(), scope, e.ID); err != nil || e.Status != status {
+			t.Fatalf("%+v: %v", e, err)
+		}
+		// A node that was cut off sends what it had; another replica takes it.
+		published := mustCommit(t, other, userFrame(t, cutOff, "eve", "agt_eve", old.Add(time.Minute), 4), userFrame(t, cutOff, "bob", "agt_bob", old.Add(time.Minute), 1), everything(cutOff, "eve", "agt_eve", old))
+		for _, l := range entriesOf(published) {
+			if l.User == "eve" {
+				t.Errorf("a late line was published: %+v", l)
+			}
+		}
+		for _, s := range []*store.Store{s, other} {
+			if n := total(t, s, scope, telemetry.LogFilter{}); n != int64(5+round+1) {
+				t.Fatalf("round %d: %d lines are shown", round, n)
+			}
+			if list, _, err := s.Agents(t.Context(), scope, telemetry.Listing{Limit: 10}); err != nil || len(list) != 1 {
+				t.Fatalf("agents %+v: %v", list, err)
+			}
+			if list, _, err := s.Events(t.Context(), scope, "agt_eve", telemetry.Listing{Limit: 10}); err != nil || len(list) != 0 {
+				t.Fatalf("events %+v: %v", list, err)
+			}
+		}
+	}
+	if n := scalar[int](t, db, "select visible::int from ingest_mark where node = 'nod_2' and lane = 0"); n != 10 {
+		t.Errorf("the ledger counts %d late lines as committed, want 10", n)
+	}
+	settle(t, db, s, scope)
+	for range 2 {
+		if err := s.EraseOnce(t.Context(), scope); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := scalar[int](t, db, chunkedLines, string(scope.Org)); n != 7 {
+		t.Errorf("%d lines are stored, want 7", n)
+	}
+	for _, table := range []string{"event", "span", "model_call", "metric_point", "agent", "session"} {
+		if n := scalar[int](t, db, "select count(*)::int from "+table+` t where t::text like '%eve%'`); n != 0 {
+			t.Errorf("%d late rows stay in %s", n, table)
+		}
+	}
+	done, err := s.Erasure(t.Context(), scope, e.ID)
+	if err != nil || done.Counts.Lines != 13 || done.Counts.Events != 2 {
+		t.Errorf("%+v: %v", done.Counts, err)
+	}
+}
+
+// An agent that ran for two users keeps its row while lines of one are left.
+func TestAnAgentOfTwoUsersStays(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := openErasing(t, db)
+	scope := telemetry.Scope{Org: db.Organisation(t)}
+	old := time.Now().UTC().Truncate(time.Second).Add(-time.Hour)
+	sp := newSpool(scope, "nod_1", 1)
+	mustCommit(t, s, userFrame(t, sp, "bob", "agt_both", old, 5))
+	mustCommit(t, s, userFrame(t, sp, "eve", "agt_both", old.Add(time.Minute), 5))
+	mustErase(t, s, scope, telemetry.EraseUser, "eve", time.Time{})
+	settle(t, db, s, scope)
+	if err := s.EraseOnce(t.Context(), scope); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := s.Agent(t.Context(), scope, "agt_both"); err != nil || a.User != "bob" || a.Session != "ses_bob" {
+		t.Fatalf("%+v: %v", a, err)
+	}
+	if n := total(t, s, scope, telemetry.LogFilter{Agents: []telemetry.AgentID{"agt_both"}}); n != 5 {
+		t.Fatalf("%d lines of the agent", n)
+	}
+}
+
+// Rows of agents are left alone until no replica can believe that they are there.
+func TestRowsOfAgentsOutliveTheTrustInThem(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := openErasing(t, db)
+	scope := telemetry.Scope{Org: db.Organisation(t)}
+	sp := newSpool(scope, "nod_1", 1)
+	mustCommit(t, s, userFrame(t, sp, "eve", "agt_eve", time.Now().Add(-time.Hour), 5))
+	e := mustErase(t, s, scope, telemetry.EraseUser, "eve", time.Time{})
+	settle(t, db, s, scope)
+	if store.EraseAfter <= store.SpanTrust {
+		t.Error("rows go before they are written again")
+	}
+	for after, want := range map[time.Duration]telemetry.ErasureStatus{store.EraseAfter - time.Second: telemetry.ErasureErasing} {
+		if err := s.EraseAt(t.Context(), e.RequestedAt.Add(after)); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := s.Erasure(t.Context(), scope, e.ID); err != nil || e.Status != want {
+			t.Fatalf("after %s: %+v %v", after, e, err)
+		}
+	}
+	if err := s.EraseAt(t.Context(), e.RequestedAt.Add(store.EraseAfter)); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := s.Erasure(t.Context(), scope, e.ID); err != nil || e.Status != telemetry.ErasureDone {
+		t.Fatalf("%+v %v", e, err)
+	}
+}
+
+func TestErasuresAreChecked(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := openErasing(t, db)
+	scope := telemetry.Scope{Org: db.Organisation(t)}
+	for name, req := range map[string]telemetry.ErasureRequest{
+		"no subject":      {Kind: telemetry.EraseUser},
+		"not a session":   {Kind: telemetry.EraseSession, Subject: "a b"},
+		"not a user":      {Kind: telemetry.EraseUser, Subject: "a\x00b"},
+		"in the future":   {Kind: telemetry.EraseUser, Subject: "eve", Until: time.Now().Add(time.Hour)},
+		"unknown kind":    {Kind: 3, Subject: "eve"},
+		"a long reason":   {Kind: telemetry.EraseUser, Subject: "eve", Reason: fmt.Sprintf("%0501d", 1)},
+		"a broken reason": {Kind: telemetry.EraseUser, Subject: "eve", Reason: "\xff"},
+	} {
+		if _, err := s.Erase(t.Context(), scope, req); telemetry.CodeOf(err) != telemetry.InvalidRequest {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := s.Erasure(t.Context(), scope, "era_none"); telemetry.CodeOf(err) != telemetry.NotFound {
+		t.Error(err)
+	}
+	first := mustErase(t, s, scope, telemetry.EraseAgent, "agt_a", time.Time{})
+	second := mustErase(t, s, scope, telemetry.EraseAgent, "agt_b", time.Time{})
+	list, more, err := s.Erasures(t.Context(), scope, "", 1)
+	if err != nil || !more || len(list) != 1 || list[0].ID != second.ID {
+		t.Fatalf("%+v %v %v", list, more, err)
+	}
+	if list, more, err = s.Erasures(t.Context(), scope, second.ID, 1); err != nil || more || len(list) != 1 || list[0].ID != first.ID || list[0].Subject != "agt_a" || list[0].Reason != "asked for" {
+		t.Fatalf("%+v %v %v", list, more, err)
+	}
+	for _, foreign := range []telemetry.Scope{{Org: scope.Org, Env: telemetry.Test}, {Org: "org_other"}} {
+		if _, err := s.Erasure(t.Context(), foreign, first.ID); telemetry.CodeOf(err) != telemetry.NotFound {
+			t.Errorf("%s sees it: %v", foreign, err)
+		}
+	}
+}
+
+func TestTheErasureKeyIsMadeOnceAndNeverTakenForAnother(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "erasure.key")
+	first, err := store.OpenErasureKey(path)
+	if err != nil || len(first) != 32 {
+		t.Fatal(first, err)
+	}
+	again, err := store.OpenErasureKey(path)
+	if err != nil || string(again) != string(first) {
+		t.Fatal(err)
+	}
+	db := storetest.New(t)
+	s := openErasing(t, db)
+	scope := telemetry.Scope{Org: db.Organisation(t)}
+	mustErase(t, s, scope, telemetry.EraseUser, "eve", time.Time{})
+	if err := db.Open(t).EraseOnce(t.Context(), scope); err == nil {
+		t.Error("an erasure was done without a key")
+	}
+	if err := s.EraseOnce(t.Context(), scope); err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := store.Open(t.Context(), store.Options{DSN: db.DSN, ErasureKey: first})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stranger.Close)
+	if _, err := stranger.QueryLogs(t.Context(), scope, &telemetry.LogQuery{Limit: 1}); err == nil {
+		t.Error("a store shows what it cannot tell from what is erased")
+	}
+}
