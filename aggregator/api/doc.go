@@ -16,6 +16,10 @@
 //     in X-Request-Id. What is internal is logged and never shown.
 //   - No credential is written to a log, and none is read from a URL except by
 //     streaming endpoints, where browsers can send no header.
+//   - An export is whole, or its last line, a trailer and the broken connection
+//     say that it is not. It goes at its client's pace, and a client that keeps it
+//     waiting loses its place.
+//   - Pushed records are answered when they are committed: see Intake.
 //   - A stream hands out each matching record after its cursor once, in order, or
 //     a gap that says what is missing. A client that takes nothing for
 //     WriteTimeout is dropped; it can resume.
