@@ -87,7 +87,7 @@ func ownCPU() time.Duration {
 // BenchmarkCommit commits frames of 1,500 lines, as many at a time as its name
 // says, and reports the CPU of both sides.
 func BenchmarkCommit(b *testing.B) {
-	for _, shape := range []struct{ orgs, frames, lines int }{{1, 1, 1}, {1, 1, 1500}, {1, 8, 1500}, {8, 2, 1500}, {200, 1, 5}} {
+	for _, shape := range []struct{ orgs, frames, lines int }{{1, 1, 1}, {1, 1, 1500}, {1, 8, 1500}, {8, 2, 1500}, {20, 1, 250}, {200, 1, 5}, {250, 1, 1}} {
 		b.Run(fmt.Sprintf("orgs=%d/frames=%d/lines=%d", shape.orgs, shape.frames, shape.lines), func(b *testing.B) {
 			db := storetest.New(b)
 			s, err := store.Open(b.Context(), store.Options{DSN: db.DSN})

@@ -83,7 +83,7 @@ func (s *Store) turnPartitions(ctx context.Context) error {
 	return errors.Join(s.makePartitions(ctx, now), s.makeChunkPartitions(ctx, now), s.dropPartitions(ctx, now), s.dropChunkPartitions(ctx, now))
 }
 
-const selectBacklog = `select count(*), coalesce(sum(hot_rows), 0)::bigint, coalesce(sum(next - compacted), 0)::bigint, coalesce(sum(hot_raw), 0)::bigint, min(hot_since)
+const selectBacklog = `select count(*), coalesce(sum(hot_rows), 0)::bigint, coalesce(sum(next - greatest(compacted, 1)), 0)::bigint, coalesce(sum(hot_raw), 0)::bigint, min(hot_since)
 from stream_counter where compacted < next`
 
 // measureBacklog looks at what waits for the compactor, of all organisations.
