@@ -69,6 +69,7 @@ type failer interface {
 // fill appends the lines, each from a segment of its own, or a common one.
 func fill(tb failer, w *segment.ChunkWriter, lines []chunkLine) {
 	tb.Helper()
+	var interner segment.Interner
 	for len(lines) > 0 {
 		n := min(len(lines), 100)
 		var sw segment.Writer
@@ -79,6 +80,7 @@ func fill(tb failer, w *segment.ChunkWriter, lines []chunkLine) {
 		if err != nil {
 			tb.Fatal(err)
 		}
+		interner.Intern(s)
 		l := s.Read()
 		if err := l.DecodeAll(); err != nil {
 			tb.Fatal(err)
@@ -125,8 +127,9 @@ func readLines(tb failer, c *segment.Chunk) []chunkLine {
 		tb.Fatal(err)
 	}
 	var lines []chunkLine
+	var block segment.BlockPlaces // one for all: nothing of a block may leak into the next
 	for b, l := range readChunk(tb, c) {
-		block, err := places.Block(b)
+		err := places.ReadBlock(&block, b)
 		if err == nil {
 			err = l.DecodeAll()
 		}

@@ -301,17 +301,24 @@ func (p *Places) Blocks() int { return len(p.blocks) }
 
 // Block decodes the places of the lines of block i.
 func (p *Places) Block(i int) (*BlockPlaces, error) {
+	b := &BlockPlaces{}
+	if err := p.ReadBlock(b, i); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// ReadBlock does so into b, of which nobody may read what it held before.
+func (p *Places) ReadBlock(b *BlockPlaces, i int) error {
 	if i < 0 || i >= len(p.blocks) {
-		return nil, corrupt("block %d of %d has no places", i, len(p.blocks))
+		return corrupt("block %d of %d has no places", i, len(p.blocks))
 	}
-	n := p.blocks[i].lines
-	if n > MaxLines || len(p.runs) == 0 {
-		return nil, corrupt("%d places in %d runs", n, len(p.runs))
+	if len(p.runs) == 0 {
+		return corrupt("places without runs")
 	}
-	b := &BlockPlaces{places: p, positions: make([]int64, n)}
+	b.places, b.positions = p, sized(b.positions, p.blocks[i].lines)
 	r := reader{b: p.blocks[i].column}
-	var in inflater
-	in.readValues(b.positions, &r)
+	b.in.readValues(b.positions, &r)
 	last := int64(0)
 	for i, delta := range b.positions {
 		last += delta
@@ -320,10 +327,7 @@ func (p *Places) Block(i int) (*BlockPlaces, error) {
 			r.fail("a position before the first run")
 		}
 	}
-	if r.err != nil {
-		return nil, r.err
-	}
-	return b, nil
+	return r.err
 }
 
 // BlockPlaces holds the places of the lines of one block. It is safe for
@@ -331,6 +335,7 @@ func (p *Places) Block(i int) (*BlockPlaces, error) {
 type BlockPlaces struct {
 	places    *Places
 	positions []int64
+	in        inflater
 }
 
 // Lines is the number of lines.
