@@ -314,6 +314,30 @@ func TestACopyOfANodeLocksIt(t *testing.T) {
 	}
 }
 
+// A database that was restored from a backup has forgotten renewals: the node
+// goes on, and a copy of it is still found.
+func TestANodeIsAheadOfARestoredDatabase(t *testing.T) {
+	b := start(t, nil, "org_a")
+	n := b.enrol(t, "org_a")
+	replica := *n
+	for range 3 {
+		next, err := b.renew(t, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.open(t, next)
+		n, replica = next, *n
+	}
+	b.store.ForgetRenewals(n.id)
+	b.open(t, n)
+	if stored, err := b.store.Node(t.Context(), n.id); err != nil || stored.Generation != n.generation {
+		t.Fatalf("the store says generation %d, the node has %d: %v", stored.Generation, n.generation, err)
+	}
+	if _, err := b.tryOpen(t, replica.tls()); err == nil {
+		t.Fatal("the copy of an older certificate opened a stream")
+	}
+}
+
 func TestARenewalForAnotherGenerationIsRefused(t *testing.T) {
 	b := start(t, nil, "org_a")
 	n := *b.enrol(t, "org_a")

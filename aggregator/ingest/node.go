@@ -76,6 +76,10 @@ func (s *Server) ingestTLS() *tls.Config {
 	}
 }
 
+// maxForgotten is how many generations a restored database may lie behind: two
+// years of certificates that live for a day.
+const maxForgotten = 1000
+
 // admit decides whether a node may send, and notes the first use of a new
 // certificate.
 //
@@ -97,12 +101,15 @@ func (s *Server) admit(ctx context.Context, p peerNode) (telemetry.Node, error) 
 		return n, telemetry.Failf(telemetry.Forbidden, "Node %s belongs to another organisation than its certificate says: enrol it again.", p.ID)
 	case p.generation == n.Generation:
 		return n, nil
-	case p.generation > n.Generation+1:
-		return n, telemetry.Failf(telemetry.Forbidden, "The certificate of node %s is newer than this aggregator knows: enrol it again.", p.ID)
+	case p.generation > n.Generation+maxForgotten:
+		return n, telemetry.Failf(telemetry.Forbidden, "The certificate of node %s is much newer than this aggregator knows: enrol it again.", p.ID)
 	}
 	// Either the first use of the next generation, or an old one: then this
-	// locks the node.
-	n.Generation, err = s.config.Nodes.Renew(ctx, p.ID, min(p.generation, n.Generation), p.notAfter)
+	// locks the node. A generation further on is one that a database forgot which
+	// was restored from a backup: nobody but us issues any.
+	for first := true; err == nil && (first || n.Generation < p.generation); first = false {
+		n.Generation, err = s.config.Nodes.Renew(ctx, p.ID, min(p.generation, n.Generation), p.notAfter)
+	}
 	if telemetry.CodeOf(err) == telemetry.Conflict {
 		s.metrics.refused.WithLabelValues("generation").Inc()
 		s.config.Log.Error("an old certificate was used: the node's disk was copied, or its key stolen; the node is locked, enrol it again",

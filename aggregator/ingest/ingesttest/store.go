@@ -222,6 +222,16 @@ func (s *Store) Seen(_ context.Context, id telemetry.NodeID, version string, at 
 	return nil
 }
 
+// ForgetRenewals sets a node back to the generation it enrolled with, as a
+// restore from a backup does.
+func (s *Store) ForgetRenewals(id telemetry.NodeID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.nodes[id]
+	n.Generation = 1
+	s.nodes[id] = n
+}
+
 // Revoke revokes a node.
 func (s *Store) Revoke(id telemetry.NodeID) {
 	s.mu.Lock()
