@@ -8,8 +8,9 @@ import (
 )
 
 // Lines decodes the columns of one segment when they are first asked for. It
-// is for one goroutine; after DecodeAll it may be read by many. A reader of many segments
-// keeps one Lines and goes from one to the next by Reset.
+// is for one goroutine; after DecodeAll it may be read, and searched, by many. A
+// reader of many segments keeps one Lines, for itself alone, and goes from one
+// to the next by Reset.
 type Lines struct {
 	*Segment
 	done   [NumColumns]bool
@@ -25,8 +26,9 @@ type Lines struct {
 	small inflater           // for columns that are decoded into something else
 	kept  [NumColumns][]byte // memory of columns that are used as they are
 
-	found, counted []int // scratch of Select and Count
-	search         search
+	// own is memory of Select and Count, which only a Lines that goes from segment to
+	// segment keeps: others are searched by many at once.
+	own *scratch
 }
 
 // Read returns the lines of a parsed segment, with no column decoded yet.
@@ -36,6 +38,9 @@ func (s *Segment) Read() *Lines { return &Lines{Segment: s} }
 // of the lines before again: nothing that l returned before is valid after it.
 func (l *Lines) Reset(s *Segment) {
 	l.Segment, l.done, l.places = s, [NumColumns]bool{}, nil
+	if l.own == nil {
+		l.own = &scratch{}
+	}
 }
 
 // Place tells lines of a chunk where they stand, which a filter by node needs:
@@ -53,9 +58,8 @@ func (l *Lines) Places() *BlockPlaces { return l.places }
 
 // Texts is a decoded column of byte strings.
 type Texts struct {
-	data  []byte
-	ends  []uint32 // of each value in data; none: all are empty
-	ascii int8     // 1: data is ASCII alone; -1: it is not; 0: nobody looked yet
+	data []byte
+	ends []uint32 // of each value in data; none: all are empty
 }
 
 // At returns value i, a view.
@@ -217,7 +221,7 @@ func (l *Lines) decodeOrigins(r *reader) {
 
 // decode reads n lengths and as many texts; an absent column is n empty ones.
 func (t *Texts) decode(r *reader, n int) {
-	t.data, t.ends, t.ascii = nil, t.ends[:0], 0
+	t.data, t.ends = nil, t.ends[:0]
 	if len(r.b) == 0 && r.err == nil {
 		return
 	}

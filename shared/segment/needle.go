@@ -69,14 +69,13 @@ func (n *needle) find(dst []int, t *Texts) []int {
 		}
 		return dst
 	}
-	ascii := t.isASCII()
 	if !n.ascii {
-		if ascii {
+		if isASCII(t.data) {
 			return dst
 		}
 		return n.findFolded(dst, t)
 	}
-	if !ascii && n.odd && slices.ContainsFunc(oddRunes[:], func(r []byte) bool { return bytes.Contains(t.data, r) }) {
+	if n.odd && !isASCII(t.data) && slices.ContainsFunc(oddRunes[:], func(r []byte) bool { return bytes.Contains(t.data, r) }) {
 		return n.findEach(dst, t)
 	}
 	return n.findASCII(dst, t)
@@ -196,17 +195,6 @@ func (m *markReader) index(c byte) int {
 
 // skip goes on from there, if that is ahead.
 func (m *markReader) skip(to int) { m.at = max(m.at, to) }
-
-// isASCII looks once and remembers.
-func (t *Texts) isASCII() bool {
-	if t.ascii == 0 {
-		t.ascii = -1
-		if isASCII(t.data) {
-			t.ascii = 1
-		}
-	}
-	return t.ascii > 0
-}
 
 func isASCII(b []byte) bool {
 	for len(b) >= 32 {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -170,6 +171,32 @@ func TestSelectFindsWhatTheFilterMatches(t *testing.T) {
 			t.Fatalf("filter %+v range %v: got lines %v, want %v", f, in1, got, want)
 		}
 	})
+}
+
+// The live hub decodes lines once and searches them for every view.
+func TestDecodedLinesAreSearchedByMany(t *testing.T) {
+	s, err := segment.Parse(encode(golden()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := s.Read()
+	if err := l.DecodeAll(); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for _, search := range []string{"end", "status", "absent", "Ä", "GET"} {
+		all.Go(func() {
+			f := telemetry.LogFilter{Search: search}
+			for range 50 {
+				chosen, err := l.Select(nil, &f, "", segment.Range{})
+				n, err2 := l.Count(&f, "", segment.Range{})
+				if err != nil || err2 != nil || len(chosen) != n {
+					t.Errorf("%q: %d lines, counted %d (%v, %v)", search, len(chosen), n, err, err2)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestJoinAndSplit(t *testing.T) {

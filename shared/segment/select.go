@@ -78,12 +78,22 @@ type plan struct {
 	node         telemetry.NodeID
 	needles      []needle
 	columns      []Column // what the cheap part reads
+	scratch      *scratch
+}
+
+// scratch is memory that a search leaves to the next.
+type scratch struct {
+	search         search
+	found, counted []int
 }
 
 func (p *plan) cheap() bool { return p.origins != nil || p.byLevel || p.byTime }
 
 func (l *Lines) plan(f *telemetry.LogFilter, node telemetry.NodeID, in Range) (plan, error) {
-	p := plan{node: node}
+	p := plan{node: node, scratch: l.own}
+	if p.scratch == nil {
+		p.scratch = &scratch{}
+	}
 	uses := f.Where.Uses()
 	perLine := len(f.Nodes) > 0 || uses.Has(telemetry.FieldNode)
 	if perLine && l.many && l.places == nil {
@@ -106,7 +116,7 @@ func (l *Lines) plan(f *telemetry.LogFilter, node telemetry.NodeID, in Range) (p
 		p.columns = append(p.columns, Origin)
 	}
 	if f.Search != "" || uses.Has(telemetry.FieldMessage) {
-		p.needles = l.search.of(f)
+		p.needles = p.scratch.search.of(f)
 	}
 	return p, nil
 }
@@ -213,7 +223,7 @@ func (l *Lines) selectText(dst []int, start int, f *telemetry.LogFilter, p *plan
 		if err := l.Decode(Message); err != nil {
 			return dst[:start], err
 		}
-		kept = l.selectNeedles(kept, p.needles)
+		kept = l.selectNeedles(kept, p)
 	}
 	if p.where && len(kept) > 0 {
 		var err error
@@ -235,18 +245,18 @@ func (l *Lines) selectTraces(lines []int, f *telemetry.LogFilter) []int {
 }
 
 // selectNeedles keeps the lines whose messages hold every needle.
-func (l *Lines) selectNeedles(lines []int, needles []needle) []int {
+func (l *Lines) selectNeedles(lines []int, p *plan) []int {
 	if l.message.isEmpty() {
 		return lines[:0] // needles are never empty
 	}
-	for i := range needles {
-		n := &needles[i]
+	for i := range p.needles {
+		n := &p.needles[i]
 		if len(lines) < l.Segment.Lines/8 {
 			lines = slices.DeleteFunc(lines, func(line int) bool { return !n.in(l.message.At(line)) })
 			continue
 		}
-		l.found = n.find(l.found[:0], &l.message)
-		lines = intersect(lines, l.found)
+		p.scratch.found = n.find(p.scratch.found[:0], &l.message)
+		lines = intersect(lines, p.scratch.found)
 	}
 	return lines
 }
@@ -332,8 +342,8 @@ func (l *Lines) Count(f *telemetry.LogFilter, node telemetry.NodeID, in Range) (
 		}
 		return n, nil
 	}
-	l.counted, err = l.Select(l.counted[:0], f, node, in)
-	return len(l.counted), err
+	p.scratch.counted, err = l.Select(p.scratch.counted[:0], f, node, in)
+	return len(p.scratch.counted), err
 }
 
 // CountOrigins adds to counts, which has a place for each of Origins, the lines
