@@ -111,7 +111,7 @@ func (s *Store) purge(ctx context.Context) error {
 	var errs []error
 	for _, statement := range []string{
 		"delete from event where recv_at < $1", "delete from gap where recv_at < $1", "delete from quarantine where recv_at < $1",
-		"delete from span where recv_at < $1", "delete from model_call where recv_at < $1", "delete from metric_point where recv_at < $1",
+		"delete from log_damaged where recv_at < $1", "delete from span where recv_at < $1", "delete from model_call where recv_at < $1", "delete from metric_point where recv_at < $1",
 		"select purge_log_default($1)",
 	} {
 		if _, err := s.maint.Exec(ctx, statement, cutoff); err != nil {

@@ -101,7 +101,8 @@ func newServer() (_ *server, err error) {
 func (s *server) run(postgres, data string, credential *syscall.Credential) error {
 	s.cmd = exec.Command(postgres, "-D", data, "-c", "listen_addresses=", "-c", "unix_socket_directories="+s.dir, //nolint:noctx // it outlives the test that starts it; stop ends it
 		"-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=200", "-c", "shared_buffers=64MB",
-		"-c", "autovacuum_naptime=10s", "-c", "wal_compression=on", "-c", "max_wal_size=2GB", "-c", "log_min_messages=fatal")
+		"-c", "autovacuum_naptime=10s", "-c", "wal_compression=on", "-c", "max_wal_size=2GB", "-c", "log_min_messages=fatal",
+		"-c", "shared_preload_libraries="+preload)
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, &s.log, &s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: credential, Pdeathsig: syscall.SIGQUIT, Setpgid: true}
 	started := make(chan error, 1)
