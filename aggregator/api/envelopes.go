@@ -221,7 +221,7 @@ func (e *envelopes) subscribe(m *clientMessage) error {
 	if err != nil {
 		return err
 	}
-	v, err := e.view(&params{values: q}, "", e.to)
+	v, err := e.view(&params{values: q, env: &e.who.Env}, "", e.to)
 	if err != nil {
 		return err
 	}

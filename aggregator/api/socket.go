@@ -88,7 +88,7 @@ func (c *call) socket(to bind) error {
 	var v *view
 	if !v1 {
 		var err error
-		if v, err = c.view(&params{values: c.query}, c.r.Header.Get("Last-Event-ID"), to); err != nil {
+		if v, err = c.view(&params{values: c.query, env: &c.who.Env}, c.r.Header.Get("Last-Event-ID"), to); err != nil {
 			return err
 		}
 		// Before the socket is open, so that its client misses nothing that

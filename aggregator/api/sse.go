@@ -21,7 +21,7 @@ import (
 // every line that starts with "data: " as a log entry and knows no event
 // names. So exactly log entries, and the [DONE] of the end, have the space.
 func (c *call) events(to bind) error {
-	v, err := c.view(&params{values: c.query}, c.r.Header.Get("Last-Event-ID"), to)
+	v, err := c.view(&params{values: c.query, env: &c.who.Env}, c.r.Header.Get("Last-Event-ID"), to)
 	if err != nil {
 		return err
 	}

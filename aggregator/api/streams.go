@@ -78,23 +78,8 @@ func (c *call) openStream(to bind) error {
 	return c.events(to)
 }
 
-// checkEnv refuses a query for an environment that the credential does not
-// see, and takes the condition out where it does: every line meets it then.
-func (c *call) checkEnv(f *telemetry.LogFilter) error {
-	if len(f.Envs) > 0 && !slices.Contains(f.Envs, c.who.Env) {
-		err := telemetry.Failf(telemetry.Unprocessable, "The query asks for the environment %s, and this credential sees %s alone.", f.Envs[0], c.who.Env)
-		err.Fields = []telemetry.FieldError{{Field: "q", Detail: "env: must be " + c.who.Env.String() + ", or be left out"}}
-		return err
-	}
-	f.Envs = nil
-	return nil
-}
-
-// limit keeps a view within what its credential was made for.
+// limit keeps a view within what a stream token was made for.
 func (c *call) limit(v *view) error {
-	if err := c.checkEnv(&v.filter); err != nil {
-		return err
-	}
 	if only := c.who.OnlyAgent; only != "" {
 		if len(v.filter.Agents) > 0 && !slices.Contains(v.filter.Agents, only) {
 			return notHere("agent", string(v.filter.Agents[0]))

@@ -57,7 +57,7 @@ func TestAStreamTakesAQuery(t *testing.T) {
 
 func TestAQueryThatCannotBeReadOpensNoStream(t *testing.T) {
 	s := newSite(t, nil)
-	for query, says := range map[string]string{"level:fatal": "use one of debug, info, warn, error", "env:test": "env: must be live"} {
+	for query, says := range map[string]string{"level:fatal": "use one of debug, info, warn, error", "env:test": "another environment than the key's"} {
 		es, status := s.tryOpen(t, "/v1/logs/stream?q="+url.QueryEscape(query))
 		body, err := io.ReadAll(es.res.Body)
 		if err != nil || status != http.StatusUnprocessableEntity || !strings.Contains(string(body), says) {
