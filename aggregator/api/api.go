@@ -46,6 +46,7 @@ type Store interface {
 	Events(ctx context.Context, scope telemetry.Scope, agent telemetry.AgentID, l telemetry.Listing) (page []telemetry.StoredEvent, more bool, err error)
 	Session(ctx context.Context, scope telemetry.Scope, id telemetry.SessionID) (telemetry.Session, error)
 	Sessions(ctx context.Context, scope telemetry.Scope, l telemetry.Listing) (page []telemetry.Session, more bool, err error)
+	Erasures
 	Nodes(ctx context.Context, scope telemetry.Scope) ([]telemetry.Node, error)
 	Ledger(ctx context.Context, scope telemetry.Scope, id telemetry.NodeID) (telemetry.Ledger, error)
 }

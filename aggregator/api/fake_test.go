@@ -38,8 +38,9 @@ type fakeStore struct {
 	agents   map[telemetry.Scope][]telemetry.Agent
 	ses      map[telemetry.Scope][]telemetry.Session
 	nodes    map[telemetry.Scope][]telemetry.Node
-	err      error // answers everything
-	broken   error // ends exports
+	erasures map[telemetry.Scope][]telemetry.Erasure // oldest first
+	err      error                                   // answers everything
+	broken   error                                   // ends exports
 	panics   bool
 }
 
@@ -51,7 +52,7 @@ type fakeKey struct {
 func newFakeStore() *fakeStore {
 	return &fakeStore{
 		Log: &livetest.Log{}, keys: map[string]fakeKey{},
-		sessions: map[ids.Hash]telemetry.Principal{}, tokens: map[ids.Hash]telemetry.Principal{},
+		sessions: map[ids.Hash]telemetry.Principal{}, erasures: map[telemetry.Scope][]telemetry.Erasure{}, tokens: map[ids.Hash]telemetry.Principal{},
 		agents: map[telemetry.Scope][]telemetry.Agent{}, ses: map[telemetry.Scope][]telemetry.Session{}, nodes: map[telemetry.Scope][]telemetry.Node{},
 	}
 }
@@ -281,7 +282,7 @@ var (
 	base     = time.Date(2026, 9, 1, 10, 0, 0, 123_456_000, time.UTC)
 	ours     = telemetry.Scope{Org: "org_a", Env: telemetry.Live}
 	theirs   = telemetry.Scope{Org: "org_b", Env: telemetry.Live}
-	everyone = telemetry.AllPermissions
+	everyone = append(slices.Clone(telemetry.AllPermissions), telemetry.DataErase)
 )
 
 // site is an API on a fake store and a real hub, behind a real listener.

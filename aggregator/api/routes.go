@@ -88,6 +88,10 @@ func routes() []route {
 		{method: "GET", pattern: "/v1/nodes", need: telemetry.NodesRead, handle: (*call).listNodes},
 		{method: "GET", pattern: "/v1/nodes/{id}/ledger", need: telemetry.NodesRead, handle: (*call).nodeLedger},
 
+		{method: "POST", pattern: "/v1/erasures", need: telemetry.DataErase, handle: (*call).erase},
+		{method: "GET", pattern: "/v1/erasures", need: telemetry.DataErase, params: []string{"limit", "cursor"}, handle: (*call).listErasures},
+		{method: "GET", pattern: "/v1/erasures/{id}", need: telemetry.DataErase, handle: (*call).getErasure},
+
 		{method: "GET", pattern: "/healthz", need: public, handle: (*call).healthy},
 		{method: "GET", pattern: "/readyz", need: public, handle: (*call).ready},
 	}
