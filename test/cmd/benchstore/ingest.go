@@ -180,14 +180,18 @@ func (c *cutter) send(from, to int64) (bytes int64) {
 
 // compacted waits until nothing waits for compaction, and measures what it cost.
 func (b *bench) compacted(ctx context.Context, s *server, name string, before costs, wal int64) error {
-	began := time.Now()
+	began, said := time.Now(), time.Now()
 	for {
-		waiting, err := s.scalar(ctx, "select coalesce(sum(next - compacted), 0)::bigint from stream_counter")
+		waiting, err := s.scalar(ctx, "select coalesce(sum(next - greatest(compacted, 1)), 0)::bigint from stream_counter")
 		if err != nil {
 			return fmt.Errorf("read the backlog: %w", err)
 		}
 		if waiting == 0 {
 			break
+		}
+		if time.Since(said) > 15*time.Second {
+			said = time.Now()
+			b.notef("%d lines wait for compaction", waiting)
 		}
 		if err := retry.Sleep(ctx, 250*time.Millisecond); err != nil {
 			return err
