@@ -174,12 +174,12 @@ func TestFaultPostgresIsFrozen(t *testing.T) {
 	p := newPressed(t, aggregator(t, directory(t)))
 	pid, postmaster := p.PID(), must(p.PostgresPID())(t)
 	// One node may have 8 MiB on its way: it takes several to reach the bound.
-	flooders := make([]*feed.Node, 10)
+	flooders, flood := make([]*feed.Node, 10), make([]frame.Header, 10)
 	for i := range flooders {
+		flood[i] = p.header
+		flood[i].Epoch, flood[i].Count = ids.Epoch(), 1 // of its own: a node with another's epoch is that node enrolled anew
 		flooders[i] = connect(t, filepath.Join(p.Dir, "flood"+strconv.Itoa(i)), p.tenant.Org, p.Aggregator)
 	}
-	flood := p.header
-	flood.Epoch, flood.Count = ids.Epoch(), 1
 	if err := proc.Signal(postmaster, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestFaultPostgresIsFrozen(t *testing.T) {
 	// More than one organisation may have waiting, in lines that do not compress.
 	const frames, size = 400, 256 << 10
 	for i := range frames {
-		flooders[i%len(flooders)].Put(flood, linesOf(telemetry.LogEntry{Timestamp: time.Now().UTC(), Origin: telemetry.Origin{Agent: "agt_flood"}, Message: noise(size, uint64(i))})) //nolint:gosec // counts up
+		flooders[i%len(flooders)].Put(flood[i%len(flooders)], linesOf(telemetry.LogEntry{Timestamp: time.Now().UTC(), Origin: telemetry.Origin{Agent: "agt_flood"}, Message: noise(size, uint64(i))})) //nolint:gosec // counts up
 	}
 	refused := p.ask(t, 12*time.Second)
 	if len(refused) == 0 {
