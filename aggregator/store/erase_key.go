@@ -29,6 +29,9 @@ func OpenErasureKey(path string) (ErasureKey, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
 	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("make the directory of the erasure key: %w", err)
+	}
 	fresh := make([]byte, erasureKeyBytes)
 	_, _ = rand.Read(fresh) // never fails (crypto/rand)
 	if err := writeOnce(path, hex.EncodeToString(fresh)+"\n"); err != nil && !errors.Is(err, fs.ErrExist) {

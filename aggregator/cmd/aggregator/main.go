@@ -26,6 +26,8 @@ const usage = `aggregator stores what agentd sends, and serves the API and the d
   aggregator key create|list|revoke     API keys
   aggregator node token|list|revoke     hosts with agentd: tokens to enrol, certificates
   aggregator export          write log lines to a file or standard output, as NDJSON or CSV
+  aggregator erase           erase one user's, session's or agent's records for ever
+  aggregator audit verify|list          who did what, and whether that log is as it was written
   aggregator check-config    read the configuration, say what is wrong with it or what it is
   aggregator version
 
@@ -44,7 +46,7 @@ func main() { aggregatorProgram().Main() }
 func aggregatorProgram() *program.Program {
 	commands := map[string]func(*cli, context.Context) error{
 		"serve": (*cli).serve, "migrate": (*cli).migrate, "check-config": (*cli).checkConfig,
-		"org": (*cli).org, "key": (*cli).key, "node": (*cli).node, "export": (*cli).export,
+		"org": (*cli).org, "key": (*cli).key, "node": (*cli).node, "export": (*cli).export, "erase": (*cli).erase, "audit": (*cli).audit,
 	}
 	p := &program.Program{Name: "aggregator", Version: version, Usage: usage, Commands: map[string]func(context.Context, *program.Call) error{}}
 	for name, run := range commands {
