@@ -10,12 +10,16 @@ func (s *Store) CompactDue(ctx context.Context, maxAge time.Duration) (int, erro
 	return s.compactor.round(ctx, threshold{lines: dueLines, rows: dueRows, bytes: dueBytes, before: time.Now().Add(-maxAge)})
 }
 
-// Merge merges what the queue of this store knows, and sweeps.
+// Merge sweeps and merges what the queue of this store knows then.
 func (s *Store) Merge(ctx context.Context, now time.Time) error {
-	if _, err := s.compactor.mergeRound(ctx); err != nil {
+	if err := s.compactor.sweep(ctx, now); err != nil {
 		return err
 	}
-	return s.compactor.sweep(ctx, now)
+	for {
+		if done, err := s.compactor.mergeRound(ctx); err != nil || done == 0 {
+			return err
+		}
+	}
 }
 
 func (s *Store) MakeChunkPartitions(ctx context.Context, now time.Time) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -15,17 +14,16 @@ import (
 	"github.com/theazo/observability/shared/telemetry"
 )
 
-// Small organisations make small chunks, one for every ten minutes. So many of
-// one day that are small and lie side by side in the stream become few: each
+// Small organisations make small chunks, one for every ten minutes. When there
+// are so many of one day, neighbours in the stream become few larger ones: each
 // chunk is one more thing that a query looks at.
 const (
 	smallLines  = 2_048
 	mergeLeast  = 8      // small chunks
 	mergeLines  = 16_384 // together, at most
 	mergeRaw    = 8 << 20
-	mergeNear   = unitLines // positions between neighbours
-	mergeAtOnce = 32        // groups between two rounds of compaction
-	mergeKnown  = 50_000    // groups that are counted
+	mergeAtOnce = 32     // groups between two rounds of compaction
+	mergeKnown  = 50_000 // groups that are counted
 
 	// A day that is over gets a last merge of what is smaller than this.
 	tinyLines   = 1_024
@@ -42,12 +40,20 @@ func (g chunkGroup) String() string {
 	return fmt.Sprintf("%s class %d %s", g.scope, g.class, g.day.date().Format(time.DateOnly))
 }
 
+// mergeTask is a group to look at: runs of at least so many chunks that are
+// smaller than so many lines are merged.
+type mergeTask struct {
+	chunkGroup
+	smaller, least int
+}
+
 // mergeQueue counts the small chunks that were written here, so that nobody has
 // to search for groups worth a merge. What it forgets, the sweep of the day
 // finds. Safe for concurrent use.
 type mergeQueue struct {
 	mu    sync.Mutex
 	small map[chunkGroup]int
+	tasks []mergeTask
 	bad   map[chunkGroup][]int64 // ids of chunks that cannot be decoded
 }
 
@@ -68,18 +74,27 @@ func (q *mergeQueue) add(g chunkGroup, n int) {
 	}
 }
 
-// take returns groups that are worth a look, and forgets them.
-func (q *mergeQueue) take(most int) []chunkGroup {
+func (q *mergeQueue) put(tasks ...mergeTask) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	var list []chunkGroup
+	q.tasks = append(q.tasks, tasks...)
+}
+
+// take returns what is worth a look, and forgets it.
+func (q *mergeQueue) take(most int) []mergeTask {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(most, len(q.tasks))
+	list := q.tasks[:n:n]
+	q.tasks = q.tasks[n:]
 	for g, n := range q.small {
-		if n >= mergeLeast && len(list) < most {
-			list = append(list, g)
+		if len(list) == most {
+			break
 		}
-	}
-	for _, g := range list {
-		delete(q.small, g)
+		if n >= mergeLeast {
+			list = append(list, mergeTask{g, smallLines, mergeLeast})
+			delete(q.small, g)
+		}
 	}
 	return list
 }
@@ -96,63 +111,58 @@ func (q *mergeQueue) avoid(g chunkGroup, id int64) {
 func (q *mergeQueue) avoided(g chunkGroup) []int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return slices.Clone(q.bad[g])
+	return append([]int64{}, q.bad[g]...) // null would be no list
 }
 
-// mergeRound merges what the queue finds worth it. done counts groups.
+// mergeRound merges what the queue finds worth it. done counts the groups in
+// which something was merged.
 func (c *compactor) mergeRound(ctx context.Context) (done int, err error) {
-	for _, g := range c.merges.take(mergeAtOnce) {
+	tasks := c.merges.take(mergeAtOnce)
+	for i, t := range tasks {
 		if ctx.Err() != nil {
 			return done, nil
 		}
-		left, err := c.mergeGroup(ctx, g, smallLines, mergeLeast)
+		merged, left, err := c.mergeGroup(ctx, t)
 		if err != nil {
-			c.merges.add(g, mergeLeast) // once more
+			c.merges.put(tasks[i:]...)
 			return done, err
 		}
-		c.merges.add(g, left)
-		done++
+		if merged > 0 { // else the same chunks would be looked at for ever
+			c.merges.add(t.chunkGroup, left)
+			done++
+		}
 	}
 	return done, nil
 }
 
-const selectSmall = `select id, last, n, raw from log_chunk
+const selectSmall = `select id, n, raw from log_chunk
 where org = $1 and env = $2 and class = $3 and day = $4 and n < $5 and raw < $6 and not (id = any ($7))
 order by id limit 4096`
 
 // smallChunk is what is known of a chunk before it is merged.
 type smallChunk struct {
-	id, last int64
-	n        int
-	raw      int64
+	id  int64
+	n   int
+	raw int64
 }
 
-// mergeGroup merges the small chunks of a group in runs of at least so many.
-// left is how many small ones there are then.
-func (c *compactor) mergeGroup(ctx context.Context, g chunkGroup, smaller, least int) (left int, err error) {
+// mergeGroup merges the small chunks of a group. merged is how many there were,
+// left how many small ones there may be then.
+func (c *compactor) mergeGroup(ctx context.Context, t mergeTask) (merged, left int, err error) {
+	g := t.chunkGroup
 	lease := []string{"merge " + g.String()}
 	taken, err := c.store.takeLeases(ctx, lease)
 	if err != nil || len(taken) == 0 {
-		return 0, err
+		return 0, 0, err
 	}
 	defer c.store.releaseLeases(ctx, lease)
-	call, cancel := context.WithTimeout(ctx, stepTimeout)
-	defer cancel()
-	bad := c.merges.avoided(g)
-	rows, err := c.store.maint.Query(call, selectSmall, string(g.scope.Org), int16(g.scope.Env), g.class, g.day.date(), smaller, chunkRaw/2, append([]int64{}, bad...))
+	list, err := c.listSmall(ctx, t)
 	if err != nil {
-		return 0, fmt.Errorf("list small chunks of %s: %w", g, err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (k smallChunk, err error) {
-		err = row.Scan(&k.id, &k.last, &k.n, &k.raw)
-		return k, err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("list small chunks of %s: %w", g, err)
+		return 0, 0, fmt.Errorf("list small chunks of %s: %w", g, err)
 	}
 	left = len(list)
 	for run := range mergeRuns(list) {
-		if len(run) < least || ctx.Err() != nil {
+		if len(run) < t.least || ctx.Err() != nil {
 			continue
 		}
 		made, err := c.mergeRun(ctx, g, run)
@@ -161,12 +171,26 @@ func (c *compactor) mergeGroup(ctx context.Context, g chunkGroup, smaller, least
 		case errors.Is(err, segment.ErrCorrupt):
 			c.store.log.Error("a chunk cannot be decoded and is left as it is; look for a fault of the database's disk", "group", g.String(), "error", err)
 		case err != nil:
-			return 0, fmt.Errorf("merge chunks of %s: %w", g, err)
+			return merged, left, fmt.Errorf("merge chunks of %s: %w", g, err)
 		default:
+			merged += len(run)
 			left += made - len(run)
 		}
 	}
-	return left, nil
+	return merged, left, nil
+}
+
+func (c *compactor) listSmall(ctx context.Context, t mergeTask) ([]smallChunk, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	rows, err := c.store.maint.Query(ctx, selectSmall, string(t.scope.Org), int16(t.scope.Env), t.class, t.day.date(), t.smaller, chunkRaw/2, c.merges.avoided(t.chunkGroup))
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (k smallChunk, err error) {
+		err = row.Scan(&k.id, &k.n, &k.raw)
+		return k, err
+	})
 }
 
 // mergeRuns yields the neighbours that may be merged together.
@@ -174,7 +198,7 @@ func mergeRuns(list []smallChunk) func(yield func([]smallChunk) bool) {
 	return func(yield func([]smallChunk) bool) {
 		start, lines, raw := 0, 0, int64(0)
 		for i, k := range list {
-			if i > start && (lines+k.n > mergeLines || raw+k.raw > mergeRaw || k.id-list[i-1].last > mergeNear) {
+			if i > start && (lines+k.n > mergeLines || raw+k.raw > mergeRaw) {
 				if !yield(list[start:i]) {
 					return
 				}
@@ -313,8 +337,8 @@ func (s *Store) replaceChunks(ctx context.Context, g chunkGroup, old []smallChun
 
 const selectGroups = `select org, env from log_chunk where class = $1 and day = $2 and n < $3 group by org, env having count(*) >= $4 order by org, env`
 
-// sweep looks for groups of a day that the queue does not know: at the start
-// those of today, and once a day is over whatever is tiny.
+// sweep puts groups into the queue that it does not know: at the start those of
+// today, and once a day is over whatever is tiny.
 func (c *compactor) sweep(ctx context.Context, now time.Time) error {
 	if c.swept == nil {
 		c.swept = map[classDay]bool{}
@@ -373,12 +397,7 @@ func (c *compactor) sweepDay(ctx context.Context, day classDay, closed bool) err
 		return fmt.Errorf("look for small chunks: %w", err)
 	}
 	for _, g := range groups {
-		if ctx.Err() != nil {
-			return nil
-		}
-		if _, err := c.mergeGroup(ctx, g, smaller, least); err != nil {
-			return err
-		}
+		c.merges.put(mergeTask{g, smaller, least})
 	}
 	return nil
 }
