@@ -25,7 +25,7 @@ func TestTheExamplesOfTheDocumentationRun(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for _, b := range blocks {
-		c := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", b[1]) //nolint:gosec // our own documentation
+		c := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", b[1])
 		c.Dir, c.Env = dir, append(os.Environ(), "THEAZO_URL="+r.url, "THEAZO_API_KEY="+key)
 		if out, err := c.CombinedOutput(); err != nil {
 			t.Errorf("%v (bash and curl are needed)\n%s\n%s", err, b[1], out)

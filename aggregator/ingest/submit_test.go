@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ func pushed(org telemetry.OrgID, epoch, first uint64, messages ...string) *frame
 		w.Append(&telemetry.LogEntry{Timestamp: time.UnixMicro(1_700_000_000_000_000), Message: m, Origin: telemetry.Origin{Agent: "agt_a"}})
 	}
 	f := &frame.Received{Node: "api"}
-	f.Org, f.Epoch, f.First, f.Count, f.Body = org, epoch, first, uint32(len(messages)), w.Encode(nil) //nolint:gosec // a few
+	f.Org, f.Epoch, f.First, f.Count, f.Body = org, epoch, first, uint32(len(messages)), w.Encode(nil)
 	return f
 }
 
@@ -96,7 +97,7 @@ func TestARefusedFrameDoesNotHoldUpThoseAfterIt(t *testing.T) {
 				}
 				return
 			}
-			if outcomes, err := submit(t, b, pushed("org_a", 0, 0, fmt.Sprint(i))); err != nil || outcomes[0].Verdict != frame.Committed {
+			if outcomes, err := submit(t, b, pushed("org_a", 0, 0, strconv.Itoa(i))); err != nil || outcomes[0].Verdict != frame.Committed {
 				t.Errorf("%d: %v %v", i, outcomes, err)
 			}
 		})
@@ -107,8 +108,8 @@ func TestARefusedFrameDoesNotHoldUpThoseAfterIt(t *testing.T) {
 		seen[string(f.Lines.Message(0))]++
 	}
 	for i := range 10 {
-		if want := map[bool]int{true: 0, false: 1}[i == 3]; seen[fmt.Sprint(i)] != want {
-			t.Errorf("line %d is there %d times", i, seen[fmt.Sprint(i)])
+		if want := map[bool]int{true: 0, false: 1}[i == 3]; seen[strconv.Itoa(i)] != want {
+			t.Errorf("line %d is there %d times", i, seen[strconv.Itoa(i)])
 		}
 	}
 }

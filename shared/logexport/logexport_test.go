@@ -27,10 +27,10 @@ func entry(message string) *telemetry.LogEntry {
 func TestNDJSONIsTheEntriesAsTheAPIPrintsThem(t *testing.T) {
 	var out bytes.Buffer
 	w := logexport.NewWriter(&out, logexport.NDJSON)
-	want := ""
+	var want []byte
 	for _, text := range []string{"one", "two\nlines", "\u2028\x00"} {
 		e := entry(text)
-		want += string(e.AppendJSON(nil)) + "\n"
+		want = append(e.AppendJSON(want), '\n')
 		if err := w.Entry(e); err != nil {
 			t.Fatal(err)
 		}
@@ -40,8 +40,8 @@ func TestNDJSONIsTheEntriesAsTheAPIPrintsThem(t *testing.T) {
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	want += `{"gap":{"reason":"evicted","count":3}}` + "\n" + `{"error":{"code":"unavailable","message":"The database is away.","requestId":"req_1"}}` + "\n"
-	if diff := cmp.Diff(want, out.String()); diff != "" || w.Lines() != 3 {
+	whole := string(want) + `{"gap":{"reason":"evicted","count":3}}` + "\n" + `{"error":{"code":"unavailable","message":"The database is away.","requestId":"req_1"}}` + "\n"
+	if diff := cmp.Diff(whole, out.String()); diff != "" || w.Lines() != 3 {
 		t.Errorf("%d lines (-want +got):\n%s", w.Lines(), diff)
 	}
 }
