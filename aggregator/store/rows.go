@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/theazo/observability/shared/frame"
 	"github.com/theazo/observability/shared/segment"
@@ -59,14 +60,14 @@ from unnest($1::text[], $2::text[], $3::bigint[], $4::smallint[], $5::bigint[], 
 order by org, node, epoch, lane`
 
 func (b *batch) queueCounters(q *pgx.Batch) {
-	var orgs []string
-	var envs []int16
-	var counts, aheads, rows, raws []int64
-	var sinces []*time.Time
+	n := len(b.scopes)
+	orgs, envs := make([]string, 0, n), make([]int16, 0, n)
+	counts, aheads, rows, raws := make([]int64, 0, n), make([]int64, 0, n), make([]int64, 0, n), make([]int64, 0, n)
+	sinces := make(pgtype.FlatArray[*time.Time], 0, n)
 	for _, sc := range b.scopes {
-		if n := sc.count(); n > 0 {
+		if records := sc.count(); records > 0 {
 			orgs, envs = append(orgs, string(sc.scope.Org)), append(envs, int16(sc.scope.Env))
-			counts, aheads = append(counts, n), append(aheads, sc.ahead)
+			counts, aheads = append(counts, records), append(aheads, sc.ahead)
 			rows, raws, sinces = append(rows, sc.hotRows), append(raws, sc.hotRaw), append(sinces, nullTime(sc.since))
 		}
 	}
@@ -99,13 +100,19 @@ returning org, env, next, erasures`
 const maxListed = 256
 
 func (b *batch) queueLines(q *pgx.Batch) {
-	var orgs []string
-	var envs []int16
-	var backs, raws []int64
-	var recvs, t0s, t1s []time.Time
-	var agents, sessions []*string
+	n := len(b.scopes) // of rows, nearly always
+	orgs, envs := make([]string, 0, n), make([]int16, 0, n)
+	backs, raws := make([]int64, 0, n), make([]int64, 0, n)
+	recvs, t0s, t1s := make([]time.Time, 0, n), make([]time.Time, 0, n), make([]time.Time, 0, n)
+	agents, sessions := make(pgtype.FlatArray[*string], 0, n), make(pgtype.FlatArray[*string], 0, n)
 	var counts [1 + telemetry.NumLevels][]int32
+	for i := range counts {
+		counts[i] = make([]int32, 0, n)
+	}
 	var blobs [1 + segment.NumColumns][][]byte
+	for i := range blobs {
+		blobs[i] = make([][]byte, 0, n)
+	}
 	for _, sc := range b.scopes {
 		back := sc.count()
 		for parts := range sc.rows() {
