@@ -1,7 +1,9 @@
 package store_test
 
 import (
+	"context"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
 
 	"github.com/theazo/observability/aggregator/store"
@@ -498,5 +501,76 @@ func TestTheErasureKeyIsMadeOnceAndNeverTakenForAnother(t *testing.T) {
 	t.Cleanup(stranger.Close)
 	if _, err := stranger.QueryLogs(t.Context(), scope, &telemetry.LogQuery{Limit: 1}); err == nil {
 		t.Error("a store shows what it cannot tell from what is erased")
+	}
+}
+
+// Whatever dies or runs beside, no line is lost, none comes back, and each is
+// counted once.
+func TestErasureSurvivesKillsAndWorksBesideCommitsCompactionAndMerges(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	stores := []*store.Store{openErasing(t, db), openErasing(t, db)}
+	scope := telemetry.Scope{Org: db.Organisation(t)}
+	old := time.Now().UTC().Truncate(time.Second).Add(-time.Hour)
+	sp := newSpool(scope, "nod_1", 1)
+	const commits, linesEach = 60, 6
+	commit := func(i int) {
+		mustCommit(t, stores[i%2], userFrame(t, sp, "eve", "agt_eve", old.Add(time.Duration(i)*time.Second), linesEach/2), userFrame(t, sp, "bob", "agt_bob", old.Add(time.Duration(i)*time.Second), linesEach/2))
+	}
+	for i := range commits / 2 {
+		commit(i)
+		if i%3 == 0 {
+			if err := stores[0].Compact(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	e := mustErase(t, stores[0], scope, telemetry.EraseUser, "eve", time.Time{})
+	settle(t, db, stores[0], scope)
+
+	rnd := rand.New(rand.NewPCG(1, 2))
+	cutOff := 0
+	for i := commits / 2; i < commits; i++ {
+		commit(i) // late, all of it
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rnd.IntN(40))*time.Millisecond)
+		var g errgroup.Group
+		g.Go(func() error { return stores[1].EraseOnce(ctx, scope) })
+		g.Go(func() error { return stores[0].Merge(ctx, time.Now()) })
+		g.Go(func() error { return stores[i%2].Compact(ctx) })
+		if err := g.Wait(); err != nil {
+			if ctx.Err() == nil {
+				t.Fatal(err)
+			}
+			cutOff++
+		}
+		cancel()
+		if n := total(t, stores[0], scope, telemetry.LogFilter{}); n != int64((i+1)*linesEach/2) {
+			t.Fatalf("commit %d: %d lines are shown", i, n)
+		}
+	}
+	if cutOff == 0 {
+		t.Error("nothing was cut off: the test shows less than it says")
+	}
+	for range 2 {
+		settle(t, db, stores[1], scope)
+		if err := stores[1].EraseOnce(t.Context(), scope); err != nil {
+			t.Fatal(err)
+		}
+		if err := stores[1].Merge(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := total(t, stores[0], scope, telemetry.LogFilter{}); n != commits*linesEach/2 {
+		t.Errorf("%d lines are left, want %d", n, commits*linesEach/2)
+	}
+	if n := scalar[int](t, db, chunkedLines, string(scope.Org)); n != commits*linesEach/2 {
+		t.Errorf("%d lines are stored, want %d", n, commits*linesEach/2)
+	}
+	done, err := stores[0].Erasure(t.Context(), scope, e.ID)
+	if err != nil || done.Status != telemetry.ErasureDone || done.Counts.Lines != commits*linesEach/2 {
+		t.Errorf("%+v: %v", done, err)
+	}
+	if r, err := db.Admin(t).VerifyAudit(t.Context(), scope.Org, nil); err != nil || r.Fault != nil || r.Entries != 2 {
+		t.Errorf("%+v: %v", r, err)
 	}
 }
