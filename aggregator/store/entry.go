@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -72,10 +73,7 @@ func (sc *scan) entryIn(ctx context.Context, rows []*row, id ids.LogKey, h *hash
 			if !slices.ContainsFunc(part.Origins, func(o telemetry.Origin) bool { return h.agent(o.Agent) == id.Agent }) {
 				continue
 			}
-			lines, err := d.lines(i)
-			if err != nil {
-				return err
-			}
+			lines := d.lines(i)
 			chosen, err := sc.choose(d, i, lines)
 			if err != nil || len(chosen) == 0 {
 				if err != nil {
@@ -83,7 +81,7 @@ func (sc *scan) entryIn(ctx context.Context, rows []*row, id ids.LogKey, h *hash
 				}
 				continue
 			}
-			if err := lines.Decode(segment.Origin); err != nil {
+			if err := errors.Join(lines.Decode(segment.Origin), d.locate(i, lines)); err != nil {
 				return err
 			}
 			for _, line := range chosen {

@@ -120,10 +120,7 @@ func (f *facets) countValues(d *rowData) error {
 	var byIndex []int64
 	for i := range d.parts {
 		part := &d.parts[i]
-		lines, err := d.lines(i)
-		if err != nil {
-			return err
-		}
+		lines := d.lines(i)
 		chosen, err := f.choose(d, i, lines)
 		if err != nil {
 			return err
@@ -141,6 +138,9 @@ func (f *facets) countValues(d *rowData) error {
 			}
 		}
 		if f.nodes {
+			if err := d.locate(i, lines); err != nil {
+				return err
+			}
 			countNodes(byNode, part, lines, chosen)
 		}
 		if f.levels {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 
@@ -91,11 +92,8 @@ type block struct {
 }
 
 func (sc *scan) openBlock(d *rowData, part int, h *hashes) (*block, error) {
-	lines, err := d.lines(part)
-	if err != nil {
-		return nil, err
-	}
-	if err := lines.DecodeAll(); err != nil {
+	lines := d.lines(part)
+	if err := errors.Join(lines.DecodeAll(), d.locate(part, lines)); err != nil {
 		return nil, err
 	}
 	b := &block{lines: lines, hashes: h}

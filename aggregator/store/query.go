@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -45,7 +46,7 @@ func checkQuery(q *telemetry.LogQuery) error {
 // Sizes of a scan's steps.
 const (
 	fewRows      = 32       // candidates at first: they often suffice
-	manyRows     = 512      // candidates at a time
+	manyRows     = 2048     // candidates at a time
 	maxLoadBytes = 16 << 20 // text asked for at a time
 	maxPageBytes = 16 << 20 // text of one page
 )
@@ -141,7 +142,7 @@ func (p *pageScan) find(ctx context.Context) error {
 			if err := p.each(ctx, p.pageColumns(), now, p.match); err != nil {
 				return err
 			}
-			step = min(2*step, manyRows)
+			step = min(2*step, manyColumns)
 		}
 		if ended {
 			return nil
@@ -223,15 +224,12 @@ func (p *pageScan) wantsPart(part *segment.Part) bool {
 }
 
 func (p *pageScan) matchPart(d *rowData, i int, first int64, wanted bool) (int64, error) {
-	lines, err := d.lines(i)
-	if err != nil {
-		return 0, err
-	}
+	lines := d.lines(i)
 	chosen, err := p.choose(d, i, lines)
 	if err != nil || len(chosen) == 0 || !wanted {
 		return int64(len(chosen)), err
 	}
-	if err := lines.Decode(segment.Time); err != nil {
+	if err := errors.Join(lines.Decode(segment.Time), d.locate(i, lines)); err != nil {
 		return 0, err
 	}
 	p.mu.Lock()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync/atomic"
 
+	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -144,6 +146,8 @@ func (sc *scan) countDown(ctx context.Context, counted map[rowKey]int64, after *
 			columns := sc.columns()
 			if after != nil {
 				columns |= placeColumn
+			} else if sc.excluded.empty() && !slices.ContainsFunc(now, func(r *row) bool { return !sc.covers(r) }) {
+				columns &^= 1 << segment.Time
 			}
 			err := sc.each(ctx, columns, now, func(d *rowData) error {
 				n, err := sc.countRow(d, below)
@@ -158,14 +162,17 @@ func (sc *scan) countDown(ctx context.Context, counted map[rowKey]int64, after *
 }
 
 // countStepRows is how many rows are counted between two looks at the budget.
-const countStepRows = 64
+const countStepRows = 128
+
+// countStepBytes is how much text at the most, which passes through memory.
+const countStepBytes = 64 << 20
 
 // countStep takes the rows to decode next from the front of a list, counts
 // those that were counted before, and says how low they reach.
 func (sc *scan) countStep(rows []*row, counted map[rowKey]int64, lowest int64, total *atomic.Int64) (now, rest []*row, low int64) {
 	var raw int64
 	for i, r := range rows {
-		if len(now) == countStepRows || len(now) > 0 && raw+r.raw > maxLoadBytes {
+		if len(now) == countStepRows || len(now) > 0 && raw+r.raw > countStepBytes {
 			return now, rows[i:], lowest
 		}
 		lowest = min(lowest, r.id)
@@ -186,10 +193,7 @@ func (sc *scan) countStep(rows []*row, counted map[rowKey]int64, lowest int64, t
 func (sc *scan) countRow(d *rowData, below int64) (n int64, err error) {
 	first := d.id
 	for i := range d.parts {
-		lines, err := d.lines(i)
-		if err != nil {
-			return 0, err
-		}
+		lines := d.lines(i)
 		chosen, err := sc.choose(d, i, lines)
 		if err != nil {
 			return 0, err
@@ -197,6 +201,9 @@ func (sc *scan) countRow(d *rowData, below int64) (n int64, err error) {
 		if d.last < below {
 			n += int64(len(chosen))
 		} else {
+			if err := d.locate(i, lines); err != nil {
+				return 0, err
+			}
 			for _, line := range chosen {
 				if d.position(lines, first, line) < below {
 					n++

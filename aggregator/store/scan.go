@@ -146,6 +146,11 @@ func (sc *scan) readsText() bool {
 	return f.Search != "" || len(f.Traces)+len(f.Spans) > 0 || sc.uses&^(telemetry.OriginFields|1<<telemetry.FieldLevel) != 0
 }
 
+// byNode reports whether the filter asks for the node of a line.
+func (sc *scan) byNode() bool {
+	return len(sc.filter.Nodes) > 0 || sc.uses.Has(telemetry.FieldNode)
+}
+
 // columns returns the columns that Select may ask for.
 func (sc *scan) columns() columnSet {
 	f := sc.filter
@@ -156,10 +161,10 @@ func (sc *scan) columns() columnSet {
 	if len(f.Levels) > 0 || sc.uses.Has(telemetry.FieldLevel) {
 		c |= 1 << segment.Flags
 	}
-	if f.FiltersOrigins() {
+	if f.FiltersOrigins() || sc.uses != 0 {
 		c |= 1 << segment.Origin
 	}
-	if len(f.Nodes) > 0 || sc.uses.Has(telemetry.FieldNode) {
+	if sc.byNode() {
 		c |= placeColumn
 	}
 	if sc.uses.Has(telemetry.FieldMetadata) {
@@ -171,11 +176,8 @@ func (sc *scan) columns() columnSet {
 	if !sc.excluded.empty() {
 		c |= 1<<segment.Time | 1<<segment.Origin
 	}
-	if sc.readsText() {
-		c |= 1<<segment.Message | 1<<segment.Origin | 1<<segment.Flags | 1<<segment.Time
-	}
-	if sc.uses != 0 && sc.readsText() { // a condition is asked about whole entries
-		c |= allColumns
+	if f.Search != "" || sc.uses.Has(telemetry.FieldMessage) {
+		c |= 1 << segment.Message
 	}
 	return c
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/theazo/observability/shared/segment"
 )
 
-// maxSifted bounds how many tokens a bloom is asked for, beside the two that
+// maxSifted bounds how many tokens a bloom is asked for, beside the one that
 // candidates asks for: each costs a read of one page or two.
-const maxSifted = 4
+const maxSifted = 5
 
 // sift leaves out chunks whose bloom does not hold what every match holds.
 func (sc *scan) sift(ctx context.Context, rows []*row) ([]*row, error) {
@@ -39,14 +39,14 @@ func (sc *scan) sift(ctx context.Context, rows []*row) ([]*row, error) {
 
 // siftTokens chooses tokens from all over the texts.
 func (sc *scan) siftTokens() []segment.Token {
-	if len(sc.tokens) <= 2 {
+	if len(sc.tokens) <= 1 {
 		return nil
 	}
-	between := sc.tokens[1 : len(sc.tokens)-1]
-	n := min(len(between), maxSifted)
+	rest := sc.tokens[1:]
+	n := min(len(rest), maxSifted)
 	tokens := make([]segment.Token, n)
 	for i := range tokens {
-		tokens[i] = between[(2*i+1)*len(between)/(2*n)]
+		tokens[i] = rest[(2*i+1)*len(rest)/(2*n)]
 	}
 	return tokens
 }

@@ -43,7 +43,8 @@ func (c columnSet) sql(chunk bool) string {
 type rowData struct {
 	*row
 	parts  []segment.Part
-	places *segment.Places // of a chunk, where they were read
+	column []byte          // of places, of a chunk, where it was read
+	places *segment.Places // once somebody asked for them
 
 	reader segment.Lines // of one part after the other
 	chosen []int         // scratch
@@ -52,18 +53,33 @@ type rowData struct {
 // rowScratch keeps what rows were decoded with.
 var rowScratch = sync.Pool{New: func() any { return new(rowData) }}
 
-// lines returns a part to read, which knows where its lines stand. It is valid
-// until the next part is.
-func (d *rowData) lines(i int) (*segment.Lines, error) {
+// lines returns a part to read. It is valid until the next part is.
+func (d *rowData) lines(i int) *segment.Lines {
 	d.reader.Reset(d.parts[i].Segment)
+	return &d.reader
+}
+
+// locate tells lines of part i where they stand, which takes decoding: it is
+// for parts with lines that matter.
+func (d *rowData) locate(i int, lines *segment.Lines) error {
+	if d.column == nil || lines.Places() != nil {
+		return nil
+	}
 	if d.places == nil {
-		return &d.reader, nil
+		places, err := segment.ReadPlaces(d.column)
+		if err != nil {
+			return err
+		}
+		if places.Blocks() != len(d.parts) {
+			return fmt.Errorf("%w: %d blocks and places of %d", segment.ErrCorrupt, len(d.parts), places.Blocks())
+		}
+		d.places = places
 	}
-	places, err := d.places.Block(i)
+	block, err := d.places.Block(i)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &d.reader, d.reader.Place(places)
+	return lines.Place(block)
 }
 
 // position returns the position of a line of part i.
@@ -78,6 +94,11 @@ func (d *rowData) position(lines *segment.Lines, first int64, line int) int64 {
 // match the filter, lie in the range and are not erased. This is the one place where lines are
 // let through to whoever reads logs.
 func (sc *scan) choose(d *rowData, i int, lines *segment.Lines) ([]int, error) {
+	if sc.byNode() {
+		if err := d.locate(i, lines); err != nil {
+			return nil, err
+		}
+	}
 	chosen, err := lines.Select(d.chosen[:0], sc.filter, d.parts[i].Node, sc.in)
 	d.chosen = chosen
 	if err != nil {
@@ -86,13 +107,22 @@ func (sc *scan) choose(d *rowData, i int, lines *segment.Lines) ([]int, error) {
 	return sc.excluded.keep(chosen, lines)
 }
 
+// manyColumns is of how many rows columns are asked for together.
+const manyColumns = 256
+
 // each reads columns of rows on the scan's connection and hands every row to
 // do, which runs for several rows at once. It returns when all are done.
 func (sc *scan) each(ctx context.Context, columns columnSet, rows []*row, do func(*rowData) error) error {
-	if len(rows) == 0 {
-		return nil
-	}
 	sc.store.metrics.rowsRead.Add(float64(len(rows)))
+	for now := range slices.Chunk(rows, manyColumns) {
+		if err := sc.eachOf(ctx, columns, now, do); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (sc *scan) eachOf(ctx context.Context, columns columnSet, rows []*row, do func(*rowData) error) error {
 	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	workers, workCtx := errgroup.WithContext(ctx)
@@ -160,15 +190,7 @@ func (sc *scan) decode(r *row, views *[len(columnNames) + 1][]byte, do func(*row
 	}
 	d := rowScratch.Get().(*rowData) //nolint:forcetypeassert,errcheck // the pool holds nothing else
 	defer rowScratch.Put(d)
-	d.row, d.parts, d.places = r, parts, nil
-	if places := views[1+segment.NumColumns]; places != nil {
-		if d.places, err = segment.ReadPlaces(places); err != nil {
-			return err
-		}
-		if d.places.Blocks() != len(parts) {
-			return fmt.Errorf("%w: %d blocks and places of %d", segment.ErrCorrupt, len(parts), d.places.Blocks())
-		}
-	}
+	d.row, d.parts, d.column, d.places = r, parts, views[1+segment.NumColumns], nil
 	return do(d)
 }
 

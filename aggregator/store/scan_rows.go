@@ -122,21 +122,25 @@ func (sc *scan) candidates(ctx context.Context, c *choice) ([]*row, error) {
 	if !hot && !chunks {
 		return nil, nil
 	}
-	var q query
-	q.add("select * from (")
-	sc.addRows(&q, c)
-	q.add(") r order by ")
+	order := " order by id desc"
 	switch {
 	case c.order == byNewest:
-		q.add("t1 desc, id desc")
+		order = " order by t1 desc, id desc"
 	case c.order == byOldest:
-		q.add("t1, id")
+		order = " order by t1, id"
 	case chunks:
-		q.add("last desc")
-	default:
-		q.add("id desc")
+		order = " order by last desc"
 	}
-	q.add(" limit ", strconv.Itoa(c.limit))
+	var q query
+	q.add("select chunk, id, last, n, l0, l1, l2, l3, raw, t0, t1, recv_at, class, day, whole, counts, ")
+	if len(sc.tokens) > 0 { // of those that come alone, not of all that are sorted
+		q.add("coalesce(octet_length(bloom), 0), ", bloomSlice(&q, sc.tokens[0]))
+	} else {
+		q.add("0, bloom")
+	}
+	q.add(" from (select * from (")
+	sc.addRows(&q, c)
+	q.add(") r", order, " limit ", strconv.Itoa(c.limit), ") r", order)
 	call, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
 	rows, err := sc.conn.Query(call, q.text.String(), q.args...)
@@ -183,7 +187,7 @@ func (sc *scan) addRows(q *query, c *choice) {
 func (sc *scan) addHot(q *query, c *choice, org, env string) {
 	whole := sc.wholeHot(q)
 	q.add("select false as chunk, pos as id, pos + n - 1 as last, n, l0, l1, l2, l3, raw, t0, t1, recv_at, 0::smallint as class, null::date as day, ", whole,
-		" as whole, 0 as bloom, null::bytea as s0, null::bytea as s1, null::bytea as counts from log_hot where org = ", org, " and env = ", env,
+		" as whole, null::bytea as bloom, null::bytea as counts from log_hot where org = ", org, " and env = ", env,
 		" and pos >= ", q.arg(sc.compacted))
 	if !c.span.Since.IsZero() {
 		q.add(" and recv_at >= ", q.arg(clampTime(time.UnixMicro(clampTime(c.span.Since).UnixMicro()-sc.ahead))))
@@ -212,9 +216,9 @@ func (sc *scan) addChunksOf(q *query, c *choice, org, env, class string) {
 	whole := sc.wholeChunk(q)
 	q.add("select true as chunk, id, last, n, l0, l1, l2, l3, raw, t0, t1, recv1 as recv_at, class, day, ", whole, " as whole, ")
 	if len(sc.tokens) > 0 {
-		q.add("octet_length(bloom) as bloom, ", bloomSlice(q, sc.tokens[0]), " as s0, ", bloomSlice(q, sc.tokens[len(sc.tokens)-1]), " as s1, ")
+		q.add("bloom, ")
 	} else {
-		q.add("0 as bloom, null::bytea as s0, null::bytea as s1, ")
+		q.add("null::bytea as bloom, ")
 	}
 	if c.counts {
 		q.add("counts")
@@ -366,15 +370,15 @@ func (sc *scan) collect(rows pgx.Rows, limit int) ([]*row, error) {
 	for rows.Next() {
 		r := &row{}
 		var day *time.Time
-		var s0, s1 []byte
+		var slice []byte
 		if err := rows.Scan(&r.chunk, &r.id, &r.last, &r.n, &r.levels[0], &r.levels[1], &r.levels[2], &r.levels[3], &r.raw, &r.t0, &r.t1, &r.recv,
-			&r.class, &day, &r.whole, &r.bloom, &s0, &s1, &r.counts); err != nil {
+			&r.class, &day, &r.whole, &r.counts, &r.bloom, &slice); err != nil {
 			return nil, err
 		}
 		if day != nil {
 			r.day = *day
 		}
-		r.absent = r.bloom%segment.BloomSlice == 1 && !(sc.tokens[0].In(s0) && sc.tokens[len(sc.tokens)-1].In(s1))
+		r.absent = r.bloom%segment.BloomSlice == 1 && !sc.tokens[0].In(slice)
 		list = append(list, r)
 	}
 	return list, rows.Err()

@@ -97,11 +97,11 @@ func (sc *scan) linesBetween(ctx context.Context, rows []*row, after, below int6
 	err := sc.each(ctx, allColumns|placeColumn, rows, func(d *rowData) error {
 		var found []placedLine
 		for i := range d.parts {
-			lines, err := d.lines(i)
-			if err != nil {
-				return err
-			}
+			lines := d.lines(i)
 			chosen, err := sc.choose(d, i, lines)
+			if err == nil {
+				err = d.locate(i, lines)
+			}
 			if err != nil {
 				return err
 			}
