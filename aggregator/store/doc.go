@@ -82,6 +82,20 @@
 // keys, and loads whole lines only for the page itself. A stream is read by
 // position, without a gap.
 //
+// # Erasure
+//
+// Erase names a user, session or agent and a time. Its transaction locks the
+// counter as commits do, so every snapshot and commit from then on knows of it
+// (stream_counter.erasures counts what happened, exclusions remember it). Every
+// reader leaves out lines that it covers (scan.choose), and believes no counter
+// of a row that may hold some (exclusions.mayHold). A job deletes plain rows,
+// waits until all lines from before are in chunks and their hot partitions are
+// dropped, and puts chunks without the lines in the place of those with some:
+// under the counter's lock, if the chunk is still what was read. When a look at
+// everything finds nothing, the subject is replaced by its keyed hash, the proof
+// is chained to the audit log, and chunks below the fence are clean. Late records
+// are committed, never shown, and taken out every hour. (erase.go has the states.)
+//
 // # Tenancy
 //
 // Three roles without login, one pool each: agg_api reads one organisation and
