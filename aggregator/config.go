@@ -55,7 +55,7 @@ type Config struct {
 	} `yaml:"push"`
 
 	TLSProxy       bool     `yaml:"tls_proxy" help:"a proxy in front ends TLS and sets X-Forwarded-Proto: cookies are then marked Secure"`
-	AuthorityDir   string   `yaml:"authority_dir" help:"directory of the certificate authority, the same on all replicas (default: data_dir/authority)"`
+	AuthorityDir   string   `yaml:"authority_dir" help:"directory of the certificate authority and of the erasure key, the same on all replicas (default: data_dir/authority)"`
 	AllowedOrigins []string `yaml:"allowed_origins" help:"web origins whose pages may call the API (CORS), such as https://app.example.com"`
 
 	Log logging.Config `yaml:"log"`
@@ -153,6 +153,10 @@ func (c *Config) storeOptions() store.Options {
 		QueryMemory: int64(c.Query.Memory), CountBudget: c.Query.CountBudget,
 	}
 }
+
+// erasureKeyFile is where the secret of erased subjects lies: beside the
+// authority, which is the same on all replicas and in every backup.
+func (c *Config) erasureKeyFile() string { return filepath.Join(c.authorityDir(), "erasure.key") }
 
 func (c *Config) authorityDir() string {
 	if c.AuthorityDir != "" {

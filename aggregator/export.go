@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -50,6 +51,13 @@ func (x *Export) Run(ctx context.Context, cfg Config, w io.Writer, log hclog.Log
 	}
 	o := cfg.storeOptions()
 	o.DSN, o.Log = dsn, log
+	// Where this machine has it, so that what was erased stays so. None is made:
+	// that would be another than the aggregator's.
+	if _, err := os.Stat(cfg.erasureKeyFile()); err == nil {
+		if o.ErasureKey, err = store.OpenErasureKey(cfg.erasureKeyFile()); err != nil {
+			return err
+		}
+	}
 	s, err := store.Open(ctx, o)
 	if err != nil {
 		return err

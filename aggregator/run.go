@@ -44,6 +44,9 @@ func Run(ctx context.Context, cfg Config, version string, log hclog.Logger) (err
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	o := cfg.storeOptions()
 	o.DSN, o.Log, o.Registerer = db.dsn, log.Named("store"), reg
+	if o.ErasureKey, err = store.OpenErasureKey(cfg.erasureKeyFile()); err != nil {
+		return err
+	}
 	s, err := store.Open(ctx, o)
 	if err != nil {
 		return err

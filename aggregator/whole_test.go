@@ -43,6 +43,10 @@ func startWhole(t *testing.T, change func(*Config)) *running {
 	}
 	o := r.cfg.storeOptions()
 	o.DSN, o.Log = r.db.DSN, storetest.Log(t)
+	var err error
+	if o.ErasureKey, err = store.OpenErasureKey(r.cfg.erasureKeyFile()); err != nil {
+		t.Fatal(err)
+	}
 	s, err := store.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -328,6 +332,17 @@ func TestWhatIsStoredCanBeAskedForInEveryWay(t *testing.T) {
 	x := Export{Scope: telemetry.Scope{Org: r.org}, Query: telemetry.LogQuery{Order: telemetry.OldestFirst}, Format: logexport.NDJSON, Progress: func(p ExportProgress) { last = p }}
 	if err := x.Run(t.Context(), r.cfg, &out, storetest.Log(t)); err != nil || out.String() != lines || last.Lines != 3010 || last.Bytes != int64(out.Len()) {
 		t.Errorf("%v: %d bytes, %d by the API: %+v", err, out.Len(), len(lines), last)
+	}
+	// What is erased is in no export, of either kind.
+	if res, answer := r.call("POST", "/v1/erasures", r.key(r.org, telemetry.Live, telemetry.DataErase), "application/json", strings.NewReader(`{"agentId":"agt_a"}`)); res.StatusCode/100 != 2 {
+		t.Fatalf("%d %s", res.StatusCode, answer)
+	}
+	out.Reset()
+	if err := x.Run(t.Context(), r.cfg, &out, storetest.Log(t)); err != nil || strings.Count(out.String(), "\n") != 10 {
+		t.Errorf("%v: %d lines after an erasure", err, strings.Count(out.String(), "\n"))
+	}
+	if after := get("/v1/logs?order=asc", nil, "Accept", ndjson); after != out.String() {
+		t.Errorf("the API gives %d bytes, the database %d", len(after), out.Len())
 	}
 	x.Scope.Org = "org_none"
 	if err := x.Run(t.Context(), r.cfg, &out, storetest.Log(t)); telemetry.CodeOf(err) != telemetry.NotFound {
