@@ -23,9 +23,16 @@ import (
 // process, and more than any window.
 const unacknowledged = 32 << 20
 
+// withoutCompaction is a setting of the aggregator.
+const withoutCompaction = "AGGREGATOR_COMPACTION_WORKERS=-1"
+
+// spent is CPU seconds.
+type spent struct{ aggregator, postgres float64 }
+
 // set measures one set of lines from its ingest to its queries.
 func (b *bench) set(ctx context.Context, name string, end time.Time) (err error) {
-	s, err := b.aggregator(ctx, name)
+	// Without compaction at first, so that each of the two is measured alone.
+	s, err := b.aggregator(ctx, name, withoutCompaction)
 	if err != nil {
 		return err
 	}
@@ -39,19 +46,19 @@ func (b *bench) set(ctx context.Context, name string, end time.Time) (err error)
 		return err
 	}
 	b.notef("set %s: %d lines of %d organisations over 24 h to %s", name, b.lines, orgs, end.Format(time.RFC3339))
-	before, err := s.costs()
-	if err != nil {
-		return err
-	}
 	wal, err := s.written(ctx)
 	if err != nil {
 		return err
 	}
-	if err := b.ingest(ctx, s, d, name); err != nil {
+	spent, err := b.ingest(ctx, s, d, name)
+	if err != nil {
 		return err
 	}
 	if b.wants("compact") {
-		if err := b.compacted(ctx, s, name, before, wal); err != nil {
+		if err := s.restart(ctx, b.env); err != nil {
+			return err
+		}
+		if err := b.compacted(ctx, s, name, spent, wal); err != nil {
 			return err
 		}
 	}
@@ -90,19 +97,19 @@ type data struct {
 func (d *data) org(org int) int { return org % len(d.tenants) }
 
 // ingest sends all lines and waits until they are acknowledged.
-func (b *bench) ingest(ctx context.Context, s *server, d *data, name string) error {
+func (b *bench) ingest(ctx context.Context, s *server, d *data, name string) (spent, error) {
 	nodes := make([]*feed.Node, b.nodes)
 	for i := range nodes {
 		n, err := feed.Connect(ctx, filepath.Join(s.Dir, fmt.Sprintf("node%d", i)), fmt.Sprintf("node-%d", i), "", s.Aggregator)
 		if err != nil {
-			return err
+			return spent{}, err
 		}
 		defer func() { _ = n.Close() }()
 		nodes[i] = n
 	}
 	before, err := s.costs()
 	if err != nil {
-		return err
+		return spent{}, err
 	}
 	began := time.Now()
 	var next, wire atomic.Int64
@@ -123,27 +130,27 @@ func (b *bench) ingest(ctx context.Context, s *server, d *data, name string) err
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return err
+		return spent{}, err
 	}
 	wall := time.Since(began)
 	after, err := s.costs()
 	if err != nil {
-		return err
+		return spent{}, err
 	}
 	million := float64(d.N) / 1e6
 	a, p := after.since(before)
 	b.figure("ingest_cpu_per_million_"+name, (a+p)/million, "s", 1.2)
-	b.notef("of it aggregator %.2f s, PostgreSQL %.2f s (what was compacted meanwhile included); %.1f s on the clock, %.0f k lines/s, %.1f bytes a line on the wire",
+	b.notef("of it aggregator %.2f s, PostgreSQL %.2f s; %.1f s on the clock, %.0f k lines/s, %.1f bytes a line on the wire",
 		a/million, p/million, wall.Seconds(), float64(d.N)/wall.Seconds()/1000, float64(wire.Load())/float64(d.N))
 	b.figure("peak_memory_ingest_"+name, float64(after.aggregator.PeakRSS)/(1<<20), "MiB", 300)
 	total, err := s.scalar(ctx, "select coalesce(sum(next - 1), 0)::bigint from stream_counter")
 	if err != nil {
-		return err
+		return spent{}, err
 	}
 	if total != d.N {
-		return fmt.Errorf("%d lines were sent, %d are stored", d.N, total)
+		return spent{}, fmt.Errorf("%d lines were sent, %d are stored", d.N, total)
 	}
-	return nil
+	return spent{a, p}, nil
 }
 
 // cutter makes one node's frames.
@@ -179,7 +186,11 @@ func (c *cutter) send(from, to int64) (bytes int64) {
 }
 
 // compacted waits until nothing waits for compaction, and measures what it cost.
-func (b *bench) compacted(ctx context.Context, s *server, name string, before costs, wal int64) error {
+func (b *bench) compacted(ctx context.Context, s *server, name string, ingest spent, wal int64) error {
+	before, err := s.costs()
+	if err != nil {
+		return err
+	}
 	began, said := time.Now(), time.Now()
 	for {
 		waiting, err := s.scalar(ctx, "select coalesce(sum(next - greatest(compacted, 1)), 0)::bigint from stream_counter")
@@ -203,6 +214,8 @@ func (b *bench) compacted(ctx context.Context, s *server, name string, before co
 	}
 	million := float64(b.lines) / 1e6
 	a, p := after.since(before)
+	b.notef("compaction alone: aggregator %.2f s, PostgreSQL %.2f s", a/million, p/million)
+	a, p = a+ingest.aggregator, p+ingest.postgres
 	b.figure("ingest_and_compaction_cpu_per_million_"+name, (a+p)/million, "s", 3.0)
 	end, err := s.written(ctx)
 	if err != nil {
@@ -216,7 +229,7 @@ func (b *bench) compacted(ctx context.Context, s *server, name string, before co
 	if err != nil {
 		return err
 	}
-	b.notef("of it aggregator %.2f s, PostgreSQL %.2f s; compaction ended %.1f s after ingest; %d chunks; %.0f bytes of WAL a line",
+	b.notef("of it aggregator %.2f s, PostgreSQL %.2f s; compaction took %.1f s; %d chunks; %.0f bytes of WAL a line",
 		a/million, p/million, time.Since(began).Seconds(), chunks, float64(end-wal)/float64(b.lines))
 	b.figure("disk_per_line_"+name, float64(size)/float64(b.lines), "B", 45)
 	b.figure("peak_memory_compaction_"+name, float64(after.aggregator.PeakRSS)/(1<<20), "MiB", 300)

@@ -139,12 +139,12 @@ func (b *bench) run(ctx context.Context) (err error) {
 }
 
 // aggregator starts one with a private PostgreSQL in a directory of its own.
-func (b *bench) aggregator(ctx context.Context, name string) (*server, error) {
+func (b *bench) aggregator(ctx context.Context, name string, env ...string) (*server, error) {
 	a, err := stack.NewAggregator(b.bin, filepath.Join(b.dir, name))
 	if err != nil {
 		return nil, err
 	}
-	a.Env = b.env
+	a.Env = append(slices.Clone(b.env), env...)
 	s := &server{Aggregator: a}
 	if err := s.start(ctx); err != nil {
 		return nil, err

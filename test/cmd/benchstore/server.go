@@ -44,6 +44,15 @@ func (s *server) start(ctx context.Context) (err error) {
 	return err
 }
 
+// restart starts it again, with other settings.
+func (s *server) restart(ctx context.Context, env []string) error {
+	if err := s.stop(); err != nil {
+		return err
+	}
+	s.Env = env
+	return s.start(ctx)
+}
+
 func (s *server) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
