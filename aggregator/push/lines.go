@@ -67,7 +67,7 @@ func (t *taking) lines(ctx context.Context) (body []byte, contentType string, re
 		return nil, "", false, err
 	}
 	body, err = json.Marshal(answer)
-	return body, "application/json", repeated, err
+	return append(body, '\n'), "application/json", repeated, err
 }
 
 // failure is the answer where no line at all was in order.
