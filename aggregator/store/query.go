@@ -144,26 +144,30 @@ func (p *pageScan) find(ctx context.Context) error {
 			}
 			step = min(2*step, manyColumns)
 		}
-		if ended {
+		if ended || p.bound(&c) {
 			return nil
 		}
-		p.bound(&c)
 		c.limit = min(4*c.limit, manyRows)
 	}
 }
 
-// bound narrows the candidates to those that can better a full page.
-func (p *pageScan) bound(c *choice) {
+// bound narrows the candidates to those that can better a full page, and
+// reports whether none can.
+func (p *pageScan) bound(c *choice) (none bool) {
 	if len(p.top.heap) < p.top.size {
-		return
+		return false
 	}
 	worst := time.UnixMicro(p.top.heap[0].micros).UTC()
 	switch {
+	case p.top.newest && c.after.t1.Before(worst) && c.after.t1.After(minTime) && c.after.t1.Before(maxTime):
+		p.partial = true
+		return true
 	case p.top.newest && c.span.Since.Before(worst):
 		c.span.Since, p.partial = worst, true
 	case !p.top.newest && (c.span.Until.IsZero() || c.span.Until.After(worst)):
 		c.span.Until, p.partial = worst, true
 	}
+	return false
 }
 
 // nextStep takes the rows to read next from the front of a list.

@@ -239,11 +239,11 @@ func (sc *scan) addChunksOf(q *query, c *choice, org, env, class string) {
 	if c.lowest > 0 {
 		q.add(" and last >= ", q.arg(c.lowest))
 	}
+	if ids := texts(sc.filter.Sessions); len(ids) > 0 {
+		q.add(" and session_lo <= ", q.arg(slices.Max(ids)), " and session_hi >= ", q.arg(slices.Min(ids)), " and (sessions is null or sessions && ", q.arg(ids), ")")
+	}
 	if len(sc.filter.Agents) > 0 {
 		q.add(" and (agents is null or agents && ", q.arg(texts(sc.filter.Agents)), ")")
-	}
-	if ids := texts(sc.filter.Sessions); len(ids) > 0 {
-		q.add(" and (sessions is null or sessions && ", q.arg(ids), ") and session_lo <= ", q.arg(slices.Max(ids)), " and session_hi >= ", q.arg(slices.Min(ids)))
 	}
 	sc.addBounds(q, c, "id", whole)
 }
