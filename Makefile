@@ -119,6 +119,18 @@ bench-store: build ## Measure the log store: CPU and disk per line, every query 
 	@$(GO_BUILD) -o bin/benchstore ./test/cmd/benchstore
 	@exec bin/benchstore $(BENCH)
 
+.PHONY: bench-tail
+bench-tail: build ## Measure live tail: 1,000 clients on one organisation (BENCH="-clients 200" for less).
+	@tools/setup run
+	@$(GO_BUILD) -o bin/benchtail ./test/cmd/benchtail
+	@exec bin/benchtail $(BENCH)
+
+.PHONY: bench-store-large
+bench-store-large: build ## The hard set: 50 M lines, a million short-lived agents, PostgreSQL in 2 GiB (hours; as root; goes on where it was interrupted).
+	@tools/setup run
+	@$(GO_BUILD) -o bin/benchstore ./test/cmd/benchstore
+	@exec bin/benchstore -large -lines $(or $(LINES),50000000)
+
 .PHONY: bench-sources
 bench-sources: ## Bursts of a million lines and a hundred short containers on a real engine, both file drivers: what is lost.
 	@tools/setup run

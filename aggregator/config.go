@@ -48,6 +48,7 @@ type Config struct {
 	Query struct {
 		Memory      config.Size   `yaml:"memory" help:"most that all queries together hold decoded"`
 		CountBudget time.Duration `yaml:"count_budget" help:"processor time for one total of a text search; after it the total is partial and can be continued"`
+		Streams     int           `yaml:"streams_per_organisation" help:"live streams that one organisation may have open here; more are answered 429"`
 	} `yaml:"query"`
 
 	Push struct {
@@ -77,6 +78,7 @@ func Default() Config {
 	c.Compaction.MaxAge = store.DefaultCompactionAge
 	c.Query.Memory = store.DefaultQueryMemory
 	c.Query.CountBudget = store.DefaultCountBudget
+	c.Query.Streams = 1000
 	c.Log = logging.Default
 	return c
 }
@@ -107,6 +109,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Query.Memory < 16<<20 || c.Query.CountBudget < 10*time.Millisecond {
 		bad("query: a memory of %s and a count_budget of %s are too little to work with", c.Query.Memory, c.Query.CountBudget)
+	}
+	if c.Query.Streams < 1 {
+		bad("query.streams_per_organisation: %d, and at least 1 is needed", c.Query.Streams)
 	}
 	if c.Quota.BytesPerSecond < 1<<10 || c.Quota.RecordsPerSecond < 1 {
 		bad("quota: %s and %d records a second are too little to work with", c.Quota.BytesPerSecond, c.Quota.RecordsPerSecond)

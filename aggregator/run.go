@@ -108,6 +108,7 @@ func (a *aggregator) open(ctx context.Context) error {
 	a.api, err = api.New(api.Config{
 		Store: a.store, Hub: a.hub, Intake: pushed, Dashboard: dashboard.Handler(), Ready: a.ready,
 		Log: a.log.Named("api"), Registerer: a.registry, AllowedOrigins: a.cfg.AllowedOrigins, TLSProxy: a.cfg.TLSProxy,
+		StreamsPerOrganisation: a.cfg.Query.Streams,
 	})
 	if err != nil {
 		return err
