@@ -43,6 +43,7 @@ type options struct {
 	profile string
 	keep    bool
 	large   bool
+	rate    int64
 }
 
 func main() {
@@ -63,12 +64,21 @@ func main() {
 		o.env = append(o.env, s)
 		return nil
 	})
+	flag.BoolVar(&o.large, "large", false, "the hard set instead: hours, in .run/bench-large; it goes on where it was interrupted (give -lines 50000000)")
+	flag.Int64Var(&o.rate, "rate", 10_000, "lines a second of the hard set")
 	flag.Parse()
 	o.only, o.sets = strings.Split(only, ","), strings.Split(sets, ",")
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	if dir, err := filepath.Abs(o.bin); err == nil {
+		o.bin = dir // daemons run elsewhere
+	}
 	b := &bench{options: o, out: os.Stdout}
-	if err := b.run(ctx); err != nil {
+	run := b.run
+	if o.large {
+		run = b.hard
+	}
+	if err := run(ctx); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "benchstore:", err)
 		os.Exit(1) //nolint:gocritic // run has cleaned up
 	}
@@ -103,9 +113,6 @@ func (b *bench) figure(name string, value float64, unit string, goal float64) {
 func (b *bench) wants(what string) bool { return slices.Contains(b.only, what) }
 
 func (b *bench) run(ctx context.Context) (err error) {
-	if b.bin, err = filepath.Abs(b.bin); err != nil {
-		return err
-	}
 	if b.dir, err = os.MkdirTemp("/var/tmp", "theazo-benchstore-"); err != nil { // not /tmp, which may be memory
 		return err
 	}
