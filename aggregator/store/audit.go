@@ -58,7 +58,7 @@ func digestOf(parts ...any) []byte {
 		case int64:
 			b = binary.BigEndian.AppendUint64(nil, uint64(v)) //nolint:gosec // 64 bits are 64 bits
 		case time.Time:
-			b = binary.BigEndian.AppendUint64(nil, uint64(v.UnixMicro())) //nolint:gosec // 64 bits are 64 bits
+			b = binary.BigEndian.AppendUint64(nil, uint64(v.UnixMicro()))
 		default:
 			panic(fmt.Sprintf("store: a digest of a %T", part))
 		}

@@ -228,7 +228,7 @@ func (s *Store) eraseScope(ctx context.Context, scope telemetry.Scope, now time.
 				return err
 			}
 		}
-		rows, err := s.eraseOpenRows(ctx, scope, now)
+		rows, err := s.eraseOpenRows(ctx, scope, ready, now)
 		if err != nil {
 			return err
 		}
@@ -257,7 +257,7 @@ func (s *Store) startErasures(ctx context.Context, scope telemetry.Scope, list [
 	if len(numbers) == 0 {
 		return nil
 	}
-	if _, err := s.eraseOpenRows(ctx, scope, now); err != nil {
+	if _, err := s.eraseOpenRows(ctx, scope, list, now); err != nil {
 		return err
 	}
 	return exec(ctx, s.maint, "start erasures", "update erasure set status = 1, started_at = $3 where org = $1 and env = $2 and number = any ($4) and status = 0",

@@ -62,7 +62,7 @@ func (e *eraser) of(o *telemetry.Origin) (list []target) {
 		}
 		list = append(list, e.open[kind][subject]...)
 		if len(e.done[kind]) > 0 {
-			list = append(list, e.done[kind][e.key.hash(e.scope.Org, telemetry.ErasureKind(kind), subject)]...) //nolint:gosec // 0 to 2
+			list = append(list, e.done[kind][e.key.hash(e.scope.Org, telemetry.ErasureKind(kind), subject)]...)
 		}
 	}
 	return list

@@ -18,6 +18,21 @@ type rowTable struct {
 	counter  string // of table erasure
 }
 
+// subject is the column that is the subject of a kind of erasure; "": none.
+func (t *rowTable) subject(kind telemetry.ErasureKind) string {
+	switch kind {
+	case telemetry.EraseSession:
+		return "session"
+	case telemetry.EraseAgent:
+		return "agent"
+	case telemetry.EraseUser:
+	}
+	if t.user {
+		return `"user"`
+	}
+	return ""
+}
+
 var rowTables = []rowTable{
 	{"event", "at", true, "events"},
 	{"span", "start_at", true, "spans"},
@@ -26,20 +41,16 @@ var rowTables = []rowTable{
 	{"gap", "recv_at", false, "gaps"},
 }
 
-// deleteOpen deletes the rows of open erasures that arrived in a range of
-// time. Rows and counts change together; a row of two subjects falls to one.
-func (t *rowTable) deleteOpen() string {
-	user := `''`
-	if t.user {
-		user = `t."user"`
-	}
+// deleteOpen deletes the rows of open erasures of one kind that arrived in a
+// range of time. Rows and counts change together.
+func (t *rowTable) deleteOpen(kind telemetry.ErasureKind) string {
 	return fmt.Sprintf(`with gone as (
   delete from %[1]s t using erasure e
-  where t.org = $1 and t.env = $2 and t.recv_at >= $3 and t.recv_at < $4 and e.org = t.org and e.env = t.env and e.status < 2 and t.%[2]s <= e.until
-    and e.subject = case e.kind when 0 then %[3]s when 1 then t.session else t.agent end
+  where t.org = $1 and t.env = $2 and t.recv_at >= $3 and t.recv_at < $4 and e.org = $1 and e.env = $2 and e.status < 2 and e.kind = $5
+    and e.subject = t.%[3]s and t.%[2]s <= e.until
   returning e.number
 ), counted as (select number, count(*) as n from gone group by number)
-update erasure e set %[4]s = e.%[4]s + c.n from counted c where e.org = $1 and e.env = $2 and e.number = c.number returning c.n`, t.name, t.at, user, t.counter)
+update erasure e set %[4]s = e.%[4]s + c.n from counted c where e.org = $1 and e.env = $2 and e.number = c.number returning c.n`, t.name, t.at, t.subject(kind), t.counter)
 }
 
 // arrivals cuts the time in which rows arrived into days, so that no
@@ -52,17 +63,26 @@ func (s *Store) arrivals(now time.Time) []time.Time {
 	return append(list, maxTime)
 }
 
-// eraseOpenRows deletes the plain rows of a scope's open erasures.
-func (s *Store) eraseOpenRows(ctx context.Context, scope telemetry.Scope, now time.Time) (removed int64, err error) {
+// eraseOpenRows deletes the plain rows of a scope's open erasures. list tells
+// of which kinds there are some.
+func (s *Store) eraseOpenRows(ctx context.Context, scope telemetry.Scope, list []erasureWork, now time.Time) (removed int64, err error) {
 	days := s.arrivals(now)
-	for i := range rowTables {
-		t := &rowTables[i]
-		for d := range len(days) - 1 {
-			n, err := s.deleteRows(ctx, t, t.deleteOpen(), string(scope.Org), int16(scope.Env), days[d], days[d+1])
-			if err != nil {
-				return removed, err
+	for _, kind := range []telemetry.ErasureKind{telemetry.EraseUser, telemetry.EraseSession, telemetry.EraseAgent} {
+		if !slices.ContainsFunc(list, func(w erasureWork) bool { return w.kind == kind }) {
+			continue
+		}
+		for i := range rowTables {
+			t := &rowTables[i]
+			if t.subject(kind) == "" {
+				continue
 			}
-			removed += n
+			for d := range len(days) - 1 {
+				n, err := s.deleteRows(ctx, t, t.deleteOpen(kind), string(scope.Org), int16(scope.Env), days[d], days[d+1], int16(kind))
+				if err != nil {
+					return removed, err
+				}
+				removed += n
+			}
 		}
 	}
 	return removed, nil
