@@ -236,8 +236,8 @@ func (c *compactor) leased(ctx context.Context, list []waiting, classes retentio
 	var count atomic.Int64
 	for _, name := range taken {
 		g.Go(func() error {
-			if ctx.Err() != nil {
-				return nil
+			if ctx.Err() != nil { // the round is over
+				return nil //nolint:nilerr // whoever ended it says why
 			}
 			ok, err := c.unit(ctx, of[name], classes.class(of[name].scope.Org))
 			if ok {

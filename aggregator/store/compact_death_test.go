@@ -18,10 +18,10 @@ import (
 // ignoreOutage lets a worker go on after what a killed backend or a busy
 // partition does to a call.
 func ignoreOutage(ctx context.Context, err error) error {
-	if err == nil || ctx.Err() != nil || telemetry.CodeOf(err) != telemetry.Unprocessable {
-		return nil
+	if ctx.Err() == nil && telemetry.CodeOf(err) == telemetry.Unprocessable {
+		return err
 	}
-	return err
+	return nil
 }
 
 // linesOf checks that a stream shows each line of each node once, from the

@@ -30,9 +30,9 @@ type troubled struct {
 // A stream is left alone for longer after each failure. Of so many at once,
 // those that were first; more is a database that is away.
 const (
-	troubleMin     = 5 * time.Second
-	troubleMax     = 5 * time.Minute
-	troubleStreams = 10_000
+	troubleShortest = 5 * time.Second
+	troubleLongest  = 5 * time.Minute
+	troubleStreams  = 10_000
 )
 
 func (t *trouble) met(s telemetry.Scope, now time.Time) {
@@ -45,7 +45,7 @@ func (t *trouble) met(s telemetry.Scope, now time.Time) {
 	if !known && len(t.streams) >= troubleStreams {
 		return
 	}
-	wait := min(troubleMin<<min(x.times, 10), troubleMax)
+	wait := min(troubleShortest<<min(x.times, 10), troubleLongest)
 	t.streams[s] = troubled{times: x.times + 1, until: now.Add(wait)}
 }
 

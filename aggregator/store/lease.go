@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-
 	"time"
 
 	"github.com/jackc/pgx/v5"

@@ -120,7 +120,7 @@ func (c *compactor) mergeRound(ctx context.Context) (done int, err error) {
 	tasks := c.merges.take(mergeAtOnce)
 	for i, t := range tasks {
 		if ctx.Err() != nil {
-			return done, nil
+			break
 		}
 		merged, left, err := c.mergeGroup(ctx, t)
 		if err != nil {
@@ -135,15 +135,16 @@ func (c *compactor) mergeRound(ctx context.Context) (done int, err error) {
 	return done, nil
 }
 
-const selectSmall = `select id, n, raw from log_chunk
+const selectSmall = `select id, last, n, raw from log_chunk
 where org = $1 and env = $2 and class = $3 and day = $4 and n < $5 and raw < $6 and not (id = any ($7))
 order by id limit 4096`
 
-// smallChunk is what is known of a chunk before it is merged.
+// smallChunk is what is known of a chunk before it is merged. A chunk that lost
+// lines to an erasure keeps its id and has fewer.
 type smallChunk struct {
-	id  int64
-	n   int
-	raw int64
+	id, last int64
+	n        int
+	raw      int64
 }
 
 // mergeGroup merges the small chunks of a group. merged is how many there were,
@@ -188,7 +189,7 @@ func (c *compactor) listSmall(ctx context.Context, t mergeTask) ([]smallChunk, e
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (k smallChunk, err error) {
-		err = row.Scan(&k.id, &k.n, &k.raw)
+		err = row.Scan(&k.id, &k.last, &k.n, &k.raw)
 		return k, err
 	})
 }
@@ -315,8 +316,8 @@ func addChunk(cutter *chunkCutter, day chunkDay, head []byte, columns *[segment.
 	return nil
 }
 
-// replaceChunks is all or nothing: who finds one of the old chunks gone changes
-// nothing.
+// replaceChunks is all or nothing: who finds one of the old chunks gone, or
+// rewritten since it was listed, changes nothing.
 func (s *Store) replaceChunks(ctx context.Context, g chunkGroup, old []smallChunk, chunks []*dayChunk) error {
 	return s.inMaint(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, deleteChunks, string(g.scope.Org), int16(g.scope.Env), g.class, g.day.date(), idsOf(old), linesOf(old))
@@ -362,9 +363,6 @@ func (c *compactor) sweep(ctx context.Context, now time.Time) error {
 		}
 		if err := c.sweepDay(ctx, day, closed); err != nil {
 			return err
-		}
-		if ctx.Err() != nil {
-			return nil
 		}
 		c.swept[day] = closed
 	}

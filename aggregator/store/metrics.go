@@ -64,8 +64,10 @@ func newMetrics(r prometheus.Registerer, s *Store) (*metrics, error) {
 	scans := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "aggregator", Subsystem: "store", Name: "scans", Help: "Queries that read lines now.",
 	}, func() float64 { return float64(len(s.scans)) })
-	m.all = []prometheus.Collector{m.lines, m.frames, m.gaps, m.commits, m.queries, m.rowsRead, m.partitions, scans,
-		m.units, m.compactedLines, m.compactedBytes, m.damaged, m.merges, m.merged, m.backlog, m.backlogAge, m.olderReleases}
+	m.all = []prometheus.Collector{
+		m.lines, m.frames, m.gaps, m.commits, m.queries, m.rowsRead, m.partitions, scans,
+		m.units, m.compactedLines, m.compactedBytes, m.damaged, m.merges, m.merged, m.backlog, m.backlogAge, m.olderReleases,
+	}
 	m.eraseMetrics = newEraseMetrics()
 	m.all = append(m.all, m.eraseMetrics.all()...)
 	if r == nil {

@@ -156,7 +156,7 @@ func (c *chunkCutter) sort() {
 		for i := range l.Segment.Lines {
 			c.refs = append(c.refs, sortedLine{
 				group: groupOf(block.day(i), ranks[l.OriginIndex(i)]), micros: l.Micros(i), position: block.position(i),
-				block: uint32(b), line: uint32(i), //nolint:gosec // counts
+				block: uint32(b), line: uint32(i),
 			})
 		}
 	}
@@ -191,7 +191,7 @@ func (c *chunkCutter) rank() {
 	}
 	slices.SortFunc(all, lineOwner.compare)
 	for i, w := range all {
-		c.ranks[w] = uint32(i) //nolint:gosec // at most as many as lines
+		c.ranks[w] = uint32(i)
 	}
 }
 
