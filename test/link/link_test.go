@@ -206,9 +206,7 @@ func TestStoppingHearsOfWhatIsCommitted(t *testing.T) {
 	for _, f := range b.store.Committed() {
 		stored = max(stored, f.Last())
 	}
-	q.mu.Lock()
-	acked := q.lines[key{epoch: 1}].acked
-	q.mu.Unlock()
+	acked := q.Acked("", 1, telemetry.LaneLogs)
 	if acked != stored {
 		t.Fatalf("stored up to %d, acknowledged up to %d", stored, acked)
 	}
