@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,16 +28,16 @@ var columnNames = [segment.NumColumns + 1]string{"c_time", "c_flags", "c_origin"
 
 // sql lists the columns to read; those left out are null.
 func (c columnSet) sql(chunk bool) string {
-	text := "head"
+	var text strings.Builder
+	text.WriteString("head")
 	for i, name := range columnNames {
-		switch {
-		case c&(1<<i) != 0 && (chunk || columnSet(1<<i) != placeColumn):
-			text += ", " + name
-		default:
-			text += ", null::bytea"
+		if c&(1<<i) == 0 || columnSet(1<<i) == placeColumn && !chunk {
+			name = "null::bytea"
 		}
+		text.WriteString(", ")
+		text.WriteString(name)
 	}
-	return text
+	return text.String()
 }
 
 // rowData is a row with the columns that were read of it.
@@ -188,7 +189,7 @@ func (sc *scan) decode(r *row, views *[len(columnNames) + 1][]byte, do func(*row
 	if err != nil {
 		return err
 	}
-	d := rowScratch.Get().(*rowData) //nolint:forcetypeassert,errcheck // the pool holds nothing else
+	d := rowScratch.Get().(*rowData) //nolint:forcetypeassert // the pool holds nothing else
 	defer rowScratch.Put(d)
 	d.row, d.parts, d.column, d.places = r, parts, views[1+segment.NumColumns], nil
 	return do(d)
