@@ -269,7 +269,7 @@ func (f fuzzed) frame(h frame.Header, n int) (frame.Header, []byte) {
 	var body []byte
 	calm := f.often()
 	if f.IntN(4) == 0 {
-		h.Lane, n = telemetry.LaneEvents, 0
+		h.Lane = telemetry.LaneEvents
 		var all telemetry.Records
 		for range 1 + f.IntN(10) {
 			e := f.entry(calm)
@@ -371,7 +371,7 @@ func percentile(sorted []time.Duration, p float64) time.Duration {
 func TestFaultFuzzedRecords(t *testing.T) {
 	const organisations, records = 20, 100_000
 	p := newPoisoned(t)
-	seed := rand.Uint64()
+	seed := ids.Epoch()
 	t.Logf("seed %d", seed)
 	f := fuzzed{rand.New(rand.NewPCG(seed, 0))} //nolint:gosec // seeded on purpose
 	quiet := must(p.NewTenant(t.Context(), "quiet"))(t)

@@ -193,7 +193,7 @@ func TestFaultPostgresIsFrozen(t *testing.T) {
 	// More than one organisation may have waiting, in lines that do not compress.
 	const frames, size = 400, 256 << 10
 	for i := range frames {
-		flooders[i%len(flooders)].Put(flood[i%len(flooders)], linesOf(telemetry.LogEntry{Timestamp: time.Now().UTC(), Origin: telemetry.Origin{Agent: "agt_flood"}, Message: noise(size, uint64(i))})) //nolint:gosec // counts up
+		flooders[i%len(flooders)].Put(flood[i%len(flooders)], linesOf(telemetry.LogEntry{Timestamp: time.Now().UTC(), Origin: telemetry.Origin{Agent: "agt_flood"}, Message: noise(size, uint64(i))}))
 	}
 	refused := p.ask(t, 12*time.Second)
 	if len(refused) == 0 {
@@ -268,7 +268,7 @@ func TestFaultTheDatabasesDiskIsFull(t *testing.T) {
 	flood.Epoch, flood.Count = ids.Epoch(), 1
 	const frames, size = 160, 256 << 10
 	for i := range frames {
-		p.node.Put(flood, linesOf(telemetry.LogEntry{Timestamp: time.Now().UTC(), Origin: telemetry.Origin{Agent: "agt_flood"}, Message: noise(size, uint64(i))})) //nolint:gosec // counts up
+		p.node.Put(flood, linesOf(telemetry.LogEntry{Timestamp: time.Now().UTC(), Origin: telemetry.Origin{Agent: "agt_flood"}, Message: noise(size, uint64(i))}))
 	}
 	p.send(t, 1000)
 	reportRefusals(t, "disk_full", p.ask(t, 10*time.Second))
@@ -343,7 +343,7 @@ func TestFaultAQuotaOfBytesHoldsBackItsOwner(t *testing.T) {
 	throttled := false
 	beside := measure(func() {
 		for i := range frames {
-			loud.Put(h, linesOf(telemetry.LogEntry{Timestamp: time.Now().UTC(), Origin: telemetry.Origin{Agent: "agt_loud"}, Message: noise(size, uint64(i))})) //nolint:gosec // counts up
+			loud.Put(h, linesOf(telemetry.LogEntry{Timestamp: time.Now().UTC(), Origin: telemetry.Origin{Agent: "agt_loud"}, Message: noise(size, uint64(i))}))
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), stack.Patience)
 		defer cancel()

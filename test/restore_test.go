@@ -36,14 +36,12 @@ func postgresTool(t *testing.T, name string) string {
 }
 
 // tool runs a program of PostgreSQL's as docs/operations.md says.
-func tool(t *testing.T, name string, args ...string) string {
+func tool(t *testing.T, name string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), postgresTool(t, name), args...) //nolint:gosec // fixed arguments
-	out, err := cmd.CombinedOutput()
-	if err != nil {
+	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v: %s", name, err, out)
 	}
-	return string(out)
 }
 
 func startPostgres(t *testing.T, dir string) *localpg.Server {
@@ -91,7 +89,7 @@ func TestFaultADumpIsRestored(t *testing.T) {
 
 	restored := startPostgres(t, filepath.Join(dir, "restored"))
 	// Roles that the new cluster has already are no error here.
-	statements := strings.Split(string(must(os.ReadFile(roles))(t)), "\n")
+	statements := strings.Split(string(must(os.ReadFile(roles))(t)), "\n") //nolint:gosec // the test's own directory
 	statements = slices.DeleteFunc(statements, func(s string) bool { return !strings.Contains(s, " agg_") })
 	tool(t, "psql", restored.DSN(), "--set", "ON_ERROR_STOP=1", "--command", strings.Join(statements, "\n"))
 	tool(t, "pg_restore", "--exit-on-error", "--dbname", restored.DSN(), dump)

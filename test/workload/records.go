@@ -76,10 +76,10 @@ func NewRecords(seed uint64, n int64, end time.Time, span time.Duration) *Record
 func (r *Records) At(i int64, e *telemetry.LogEntry, buf []byte) (org int, message []byte) {
 	p := rand.NewPCG(r.Seed, uint64(i)*0x9E3779B97F4A7C15+1) //nolint:gosec // seeded on purpose
 	x := p.Uint64()
-	session := int(x % Sessions) //nolint:gosec // below Sessions
+	session := int(x % Sessions)
 	x /= Sessions
 	org = session % Organisations
-	agent := (org + Organisations*((session/Organisations+int(x%3)*31)%(Agents/Organisations))) % Agents //nolint:gosec // below 3
+	agent := (org + Organisations*((session/Organisations+int(x%3)*31)%(Agents/Organisations))) % Agents
 	x /= 3
 	level := 0
 	switch l := x % 100; {

@@ -72,7 +72,7 @@ func (b *bench) many(ctx context.Context) (err error) {
 			}
 			began = time.Now()
 		}
-		if err := sendSecond(ctx, nodes, tenants, uint64(second)); err != nil { //nolint:gosec // counts seconds
+		if err := sendSecond(ctx, nodes, tenants, uint64(second)); err != nil {
 			return err
 		}
 	}
@@ -176,11 +176,8 @@ func (w *watch) follow(ctx context.Context, c *stack.Client, ready chan struct{}
 		}
 		return true
 	})
-	if ctx.Err() != nil {
-		return nil
-	}
 	if err == nil {
 		err = errors.New("a stream ended")
 	}
-	return err
+	return errors.Join(ctx.Err(), err) // whoever ended it knows
 }
