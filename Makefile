@@ -87,6 +87,12 @@ e2e: build dashboard/node_modules/.installed ## Only the end-to-end tests: both 
 	@tools/setup test
 	@tools/test e2e
 
+.PHONY: test-citus
+test-citus: ## Test the store on tables distributed by Citus, where it is installed.
+	@ls /usr/share/postgresql/*/extension/citus.control >/dev/null 2>&1 \
+		|| { echo "test-citus: not run (0 passed, 0 failed, 1 skipped): Citus is not installed here"; exit 0; }; \
+		go test -count=1 -tags citus -run TestOnADistributedDatabase -v ./aggregator/store
+
 .PHONY: faults
 faults: build ## Only the fault tests: kill -9 of each part in turn, rotation, restarts of the engine.
 	@tools/setup test
