@@ -19,7 +19,14 @@ func (s *Store) EraseOnce(ctx context.Context, scope telemetry.Scope) error {
 }
 
 // EraseAt does one step as Run does it at a time.
-func (s *Store) EraseAt(ctx context.Context, now time.Time) error { return s.eraseOnce(ctx, now) }
+func (s *Store) EraseAt(ctx context.Context, now time.Time) error {
+	return s.eraseOnce(ctx, storedTime(now))
+}
+
+// SweepAt looks for late records as Run does at a time.
+func (s *Store) SweepAt(ctx context.Context, now time.Time) error {
+	return s.sweepOnce(ctx, storedTime(now))
+}
 
 // The times that TestRowsOfAgentsOutliveTheTrustInThem compares.
 const (

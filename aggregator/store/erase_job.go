@@ -14,6 +14,7 @@ import (
 
 const (
 	eraseEvery      = 10 * time.Second
+	sweepLookEvery  = 5 * time.Minute
 	eraseSweepEvery = time.Hour
 
 	// eraseAfter is how long a row of an agent or session outlives the request to
@@ -89,13 +90,19 @@ func (s *Store) eraseLoop(ctx context.Context) {
 	tick := time.NewTicker(eraseEvery)
 	defer tick.Stop()
 	failed := ""
+	var swept time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		err := s.eraseOnce(ctx, time.Now())
+		now := storedTime(time.Now())
+		err := s.eraseOnce(ctx, now)
+		if now.Sub(swept) >= sweepLookEvery {
+			err = errors.Join(err, s.sweepOnce(ctx, now))
+			swept = now
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -108,9 +115,8 @@ func (s *Store) eraseLoop(ctx context.Context) {
 	}
 }
 
-// eraseOnce does what can be done now: of open erasures, and of late records.
+// eraseOnce does what can be done now of open erasures.
 func (s *Store) eraseOnce(ctx context.Context, now time.Time) error {
-	now = storedTime(now)
 	open, oldest, err := s.openErasures(ctx)
 	if err != nil {
 		return err
@@ -123,22 +129,26 @@ func (s *Store) eraseOnce(ctx context.Context, now time.Time) error {
 			s.log.Warn("an erasure waits for long: lines below its position are not compacted, or their partitions cannot be dropped", "requested_at", oldest.Format(time.RFC3339))
 		}
 	}
-	swept, err := s.unswept(ctx, now)
+	return s.eraseIn(ctx, open, now, s.eraseScope)
+}
+
+// sweepOnce looks for late records where nobody did for an hour.
+func (s *Store) sweepOnce(ctx context.Context, now time.Time) error {
+	scopes, err := s.unswept(ctx, now)
 	if err != nil {
 		return err
 	}
+	return s.eraseIn(ctx, scopes, now, s.sweepScope)
+}
+
+func (s *Store) eraseIn(ctx context.Context, scopes []telemetry.Scope, now time.Time, do func(context.Context, telemetry.Scope, time.Time) error) error {
 	var errs []error
-	for _, work := range []struct {
-		scopes []telemetry.Scope
-		do     func(context.Context, telemetry.Scope, time.Time) error
-	}{{open, s.eraseScope}, {swept, s.sweepScope}} {
-		for _, scope := range work.scopes {
-			if ctx.Err() != nil {
-				return errors.Join(errs...)
-			}
-			if err := s.withLease(ctx, "erase "+scope.String(), func() error { return work.do(ctx, scope, now) }); err != nil {
-				errs = append(errs, fmt.Errorf("erase in %s: %w", scope, err))
-			}
+	for _, scope := range scopes {
+		if ctx.Err() != nil {
+			break
+		}
+		if err := s.withLease(ctx, "erase "+scope.String(), func() error { return do(ctx, scope, now) }); err != nil {
+			errs = append(errs, fmt.Errorf("erase in %s: %w", scope, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -434,6 +434,20 @@ func TestRowsOfAgentsOutliveTheTrustInThem(t *testing.T) {
 	if e, err := s.Erasure(t.Context(), scope, e.ID); err != nil || e.Status != telemetry.ErasureDone {
 		t.Fatalf("%+v %v", e, err)
 	}
+	// From then on late records are looked for every hour.
+	swept := func() time.Time { return scalar[time.Time](t, db, "select swept_at from erasure") }
+	for _, c := range []struct {
+		after time.Duration
+		looks bool
+	}{{59 * time.Minute, false}, {time.Hour, true}, {time.Hour + 59*time.Minute, false}, {2 * time.Hour, true}} {
+		before, at := swept(), e.RequestedAt.Add(c.after)
+		if err := s.SweepAt(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+		if after := swept(); after.Equal(before) == c.looks || c.looks && !after.Equal(at) {
+			t.Errorf("after %s: swept at %s, before %s", c.after, after, before)
+		}
+	}
 }
 
 func TestErasuresAreChecked(t *testing.T) {

@@ -44,6 +44,7 @@ create table erasure (
   check ((status = 2) = (subject is null) and (status = 2) = (hash is not null))
 );
 create unique index erasure_id on erasure (org, env, id);
+create index erasure_open on erasure (org, env, requested_at) where status < 2;
 
 -- Who did what. Each entry's hash covers the one before, so that a change of an
 -- old entry is found; roles add and read.
