@@ -278,6 +278,9 @@ const escape = 0x1b
 func withoutEscapes(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))
+	// Once no text ends any more nobody looks for its end again: many beginnings
+	// would take quadratic time.
+	endless := false
 	for {
 		at := strings.IndexByte(s, escape)
 		if at < 0 {
@@ -285,9 +288,22 @@ func withoutEscapes(s string) string {
 			return b.String()
 		}
 		b.WriteString(s[:at])
-		s = s[at+sequence(s[at:]):]
+		s = s[at:]
+		n := len(opening)
+		if !opensText(s) {
+			n = sequence(s)
+		} else if !endless {
+			n = sequence(s)
+			endless = n == len(opening)
+		}
+		s = s[n:]
 	}
 }
+
+// opening is what a sequence that holds a text begins with, such as this one.
+const opening = "\x1b]"
+
+func opensText(s string) bool { return len(s) > 1 && strings.IndexByte("]P_^X", s[1]) >= 0 }
 
 // sequence is how long the escape sequence at the beginning of s is.
 func sequence(s string) int {

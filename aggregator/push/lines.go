@@ -125,18 +125,27 @@ func eachElement(body []byte, each func(line int, text []byte)) error {
 	return nil
 }
 
-// Bounds of one frame of lines: where agentd cuts.
+// Bounds of one frame of lines: where agentd cuts. frameWhole also counts the
+// ids, each as often as it is written: whatever they are, a frame holds them.
 const (
 	frameLines = 4096
 	frameText  = 640 << 10
+	frameWhole = 2 << 20
 )
+
+// idBytes is what the ids of an entry take at most.
+func idBytes(e *telemetry.LogEntry) int {
+	return len(e.Agent) + len(e.Session) + len(e.User) + len(e.Trace) + len(e.Span)
+}
 
 // lineFrames makes frames of entries, in their order.
 func (t *taking) lineFrames(entries []telemetry.LogEntry) ([]*frame.Received, error) {
 	var frames []*frame.Received
 	var w segment.Writer
+	ids := 0
 	cut := func() error {
 		n := w.Lines()
+		ids = 0
 		if n == 0 {
 			return nil
 		}
@@ -149,7 +158,8 @@ func (t *taking) lineFrames(entries []telemetry.LogEntry) ([]*frame.Received, er
 	}
 	for i := range entries {
 		w.Append(&entries[i])
-		if w.Lines() == frameLines || w.RawBytes() >= frameText {
+		ids += idBytes(&entries[i])
+		if w.Lines() == frameLines || w.RawBytes() >= frameText || w.RawBytes()+ids >= frameWhole {
 			if err := cut(); err != nil {
 				return nil, err
 			}

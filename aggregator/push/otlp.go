@@ -22,6 +22,9 @@ func (t *taking) otlp(ctx context.Context) (body []byte, contentType string, rep
 	if err != nil {
 		return nil, "", false, &telemetry.Failure{Code: telemetry.InvalidRequest, Message: "The body is " + err.Error() + ".", Cause: err}
 	}
+	for i := range result.Entries {
+		result.Entries[i].Message = clean(result.Entries[i].Message)
+	}
 	frames, err := t.lineFrames(result.Entries)
 	if err != nil {
 		return nil, "", false, err

@@ -40,7 +40,7 @@ func exportLogs(agents ...string) []byte {
 
 func TestOTLPLogsAreTakenByEitherPathAndFormat(t *testing.T) {
 	const asJSON = `{"resourceLogs":[{"resource":{"attributes":[{"key":"theazo.agent.id","value":{"stringValue":"agt_a"}},{"key":"theazo.session.id","value":{"stringValue":"ses_a"}}]},
-		"scopeLogs":[{"logRecords":[{"timeUnixNano":"1756720800000000000","severityNumber":17,"body":{"stringValue":"boom"}}]}]}]}`
+		"scopeLogs":[{"logRecords":[{"timeUnixNano":"1756720800000000000","severityNumber":17,"body":{"stringValue":"\u001b[31mboom\u001b[0m"}}]}]}]}`
 	in, s := start(t)
 	for _, path := range []string{"/v1/logs", "/otlp/v1/logs"} {
 		a := post(t, in, path, "application/json", strings.NewReader(asJSON))
@@ -52,7 +52,7 @@ func TestOTLPLogsAreTakenByEitherPathAndFormat(t *testing.T) {
 			t.Errorf("%s: %v %s", path, a.err, a.raw)
 		}
 	}
-	if len(s.lines) != 4 || s.lines[0].Agent != "agt_a" || s.lines[0].Session != "ses_a" || s.lines[0].Level != telemetry.Error || s.lines[1].Message != "a line of agt_b" {
+	if len(s.lines) != 4 || s.lines[0].Agent != "agt_a" || s.lines[0].Session != "ses_a" || s.lines[0].Level != telemetry.Error || s.lines[0].Message != "boom" || s.lines[1].Message != "a line of agt_b" {
 		t.Errorf("%+v", s.lines)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -277,6 +278,34 @@ func TestLargeRequestsAreCutIntoFramesInOrder(t *testing.T) {
 		if !strings.HasPrefix(e.Message, fmt.Sprint(i, " ")) {
 			t.Fatalf("line %d is %.20s", i, e.Message)
 		}
+	}
+}
+
+func TestLinesOfManyLongIDsFitTheirFrames(t *testing.T) {
+	in, s := start(t)
+	var body strings.Builder
+	lines := 0
+	for ; body.Len() < 6<<20; lines++ {
+		id := sha512.Sum512(fmt.Append(nil, lines))
+		more := sha512.Sum512(id[:])
+		fmt.Fprintf(&body, "{\"message\":\"x\",\"agentId\":\"%x\",\"sessionId\":\"%x\",\"userId\":\"%x%x\",\"traceId\":\"%x\",\"spanId\":\"%x\"}\n", id, more, more, id, id, more)
+	}
+	if a := post(t, in, "/v1/logs", ndjson, strings.NewReader(body.String())); a.err != nil || a.Accepted != lines || len(s.lines) != lines {
+		t.Fatalf("%v: %d of %d lines", a.err, len(s.lines), lines)
+	}
+	for _, f := range s.frames {
+		if len(f.Body) > frame.MaxBody {
+			t.Errorf("a frame of %d bytes", len(f.Body))
+		}
+	}
+}
+
+// Quadratic time would end in the test's own time limit.
+func TestBeginningsOfEscapeSequencesWithoutEndTakeLinearTime(t *testing.T) {
+	in, s := start(t)
+	message := strings.Repeat(`\u001b]\u001b[m`, 500_000) + "end"
+	if a := post(t, in, "/v1/logs", ndjson, strings.NewReader(`{"agentId":"agt_a","message":"`+message+`"}`)); a.err != nil || s.lines[0].Message != "end" {
+		t.Fatal(a.err)
 	}
 }
 
