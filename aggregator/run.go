@@ -22,6 +22,7 @@ import (
 	"github.com/theazo/observability/aggregator/store"
 	"github.com/theazo/observability/dashboard"
 	"github.com/theazo/observability/shared/health"
+	"github.com/theazo/observability/shared/telemetry"
 )
 
 // stopTimeout bounds everything between the signal and the end, the database
@@ -94,7 +95,7 @@ func (a *aggregator) open(ctx context.Context) error {
 	a.ingest, err = ingest.New(ingest.Config{
 		Authority: authority, Committer: a.store, Nodes: a.store, Organisations: a.store, Publish: a.hub.Publish,
 		Log: a.log.Named("ingest"), Registerer: a.registry, EnrolmentAddress: a.cfg.Listen.Enrolment, IngestAddress: a.cfg.Listen.Ingest,
-		Quota: ingest.Quota{BytesPerSecond: int64(a.cfg.Quota.BytesPerSecond), RecordsPerSecond: a.cfg.Quota.RecordsPerSecond},
+		Quota: telemetry.Quota{BytesPerSecond: int64(a.cfg.Quota.BytesPerSecond), RecordsPerSecond: a.cfg.Quota.RecordsPerSecond},
 	})
 	if err != nil {
 		return err

@@ -43,16 +43,11 @@ type Nodes interface {
 	Revoked(ctx context.Context, ids []telemetry.NodeID) ([]telemetry.NodeID, error)
 }
 
-// Organisations says which organisations there are.
+// Organisations says which organisations there are, and what they may send.
 type Organisations interface {
 	KnownOrganisation(ctx context.Context, org telemetry.OrgID) (bool, error)
-}
-
-// Quota is what one organisation may send, all its nodes together, to one
-// aggregator. Above it only that organisation is throttled.
-type Quota struct {
-	BytesPerSecond   int64 // encoded; 0: 128 MiB
-	RecordsPerSecond int64 // 0: 2,000,000
+	// Quotas are those of organisations that have one of their own.
+	Quotas(ctx context.Context) (map[telemetry.OrgID]telemetry.Quota, error)
 }
 
 // Config of a Server. The authority, the four interfaces' values, Publish and
@@ -70,17 +65,18 @@ type Config struct {
 	EnrolmentAddress string // host:port
 	IngestAddress    string // host:port
 
-	Workers       int           // transactions at a time, organisations spread over them; 0: 2
-	CommitEvery   time.Duration // shortest pause between the starts of a worker's transactions; 0: 25 ms
-	CommitTimeout time.Duration // of one attempt; 0: 10 s
-	Window        uint32        // bytes that a node may have on their way; 0: 8 MiB
-	OrgMemory     int64         // bytes of frames held per organisation; 0: 64 MiB
-	Memory        int64         // bytes of frames held in all; 0: 512 MiB
-	Quota         Quota
-	NodeLife      time.Duration // of a node's certificate; 0: 24 h
-	EnrolPerHour  int           // attempts to enrol per address, a sixth of them at once; 0: 120
-	RevokedEvery  time.Duration // how often connected nodes are checked; 0: 2 s
-	StopTimeout   time.Duration // for committing what is queued at the end; 0: 10 s
+	Workers       int             // transactions at a time, organisations spread over them; 0: 2
+	CommitEvery   time.Duration   // shortest pause between the starts of a worker's transactions; 0: 25 ms
+	CommitTimeout time.Duration   // of one attempt; 0: 10 s
+	Window        uint32          // bytes that a node may have on their way; 0: 8 MiB
+	OrgMemory     int64           // bytes of frames held per organisation; 0: 64 MiB
+	Memory        int64           // bytes of frames held in all; 0: 512 MiB
+	Quota         telemetry.Quota // of organisations without one of their own; 0: 128 MiB, 2,000,000
+	QuotasEvery   time.Duration   // how often the others are read; 0: 5 s
+	NodeLife      time.Duration   // of a node's certificate; 0: 24 h
+	EnrolPerHour  int             // attempts to enrol per address, a sixth of them at once; 0: 120
+	RevokedEvery  time.Duration   // how often connected nodes are checked; 0: 2 s
+	StopTimeout   time.Duration   // for committing what is queued at the end; 0: 10 s
 }
 
 func (o Config) withDefaults() (Config, error) {
@@ -98,6 +94,7 @@ func (o Config) withDefaults() (Config, error) {
 	o.Memory = cmp.Or(o.Memory, 512<<20)
 	o.Quota.BytesPerSecond = cmp.Or(o.Quota.BytesPerSecond, 128<<20)
 	o.Quota.RecordsPerSecond = cmp.Or(o.Quota.RecordsPerSecond, 2_000_000)
+	o.QuotasEvery = cmp.Or(o.QuotasEvery, 5*time.Second)
 	o.NodeLife = cmp.Or(o.NodeLife, 24*time.Hour)
 	o.EnrolPerHour = cmp.Or(o.EnrolPerHour, 120)
 	o.RevokedEvery = cmp.Or(o.RevokedEvery, 2*time.Second)

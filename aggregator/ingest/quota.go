@@ -1,9 +1,46 @@
 package ingest
 
 import (
+	"cmp"
+	"context"
 	"sync"
 	"time"
+
+	"github.com/theazo/observability/shared/telemetry"
 )
+
+// ratesOf are the rates of Server.quota for an organisation, whose own quota
+// goes before the common one.
+func ratesOf(own, common telemetry.Quota) []float64 {
+	bytes, records := cmp.Or(own.BytesPerSecond, common.BytesPerSecond), cmp.Or(own.RecordsPerSecond, common.RecordsPerSecond)
+	return []float64{float64(bytes), float64(records), float64(max(decodedPerSecond, 4*bytes))}
+}
+
+// watchQuotas reads the quotas of organisations that have one of their own,
+// until ctx ends. While they cannot be read, those that were read last hold.
+func (s *Server) watchQuotas(ctx context.Context) {
+	ticker := time.NewTicker(s.config.QuotasEvery)
+	defer ticker.Stop()
+	for {
+		timed, cancel := context.WithTimeout(ctx, lookUpLimit)
+		own, err := s.config.Organisations.Quotas(timed)
+		cancel()
+		if err != nil {
+			s.config.Log.Debug("quotas of organisations cannot be read", "error", err)
+		} else {
+			special := make(map[telemetry.OrgID][]float64, len(own))
+			for org, q := range own {
+				special[org] = ratesOf(q, s.config.Quota)
+			}
+			s.quota.except(special)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 // bucket is a token bucket that may go into debt by one taking: a frame that
 // is larger than the bucket passes when the bucket is full, and is paid for afterwards.
@@ -37,8 +74,9 @@ type limiter[K comparable] struct {
 	bursts []float64
 	most   int // keys kept; beyond it unknown keys share nothing and wait
 
-	mu   sync.Mutex
-	keys map[K][]bucket
+	mu      sync.Mutex
+	keys    map[K][]bucket
+	special map[K][]float64 // rates, and bursts, of keys that have their own
 }
 
 func newLimiter[K comparable](most int, rates, bursts []float64) *limiter[K] {
@@ -62,9 +100,10 @@ func (l *limiter[K]) take(key K, amounts ...float64) time.Duration {
 		l.keys[key] = buckets
 	}
 	wait := time.Duration(0)
+	rates, bursts := l.of(key)
 	for i := range buckets {
-		buckets[i].fill(now, l.rates[i], l.bursts[i])
-		wait = max(wait, buckets[i].wait(l.rates[i]))
+		buckets[i].fill(now, rates[i], bursts[i])
+		wait = max(wait, buckets[i].wait(rates[i]))
 	}
 	if wait > 0 {
 		return wait
@@ -73,6 +112,21 @@ func (l *limiter[K]) take(key K, amounts ...float64) time.Duration {
 		buckets[i].level -= amounts[i]
 	}
 	return 0
+}
+
+// except sets the keys that have rates of their own.
+func (l *limiter[K]) except(special map[K][]float64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.special = special
+}
+
+// of returns the rates and bursts of a key. l.mu is held.
+func (l *limiter[K]) of(key K) (rates, bursts []float64) {
+	if own, ok := l.special[key]; ok {
+		return own, own
+	}
+	return l.rates, l.bursts
 }
 
 // spend takes an amount of one rate that is known only after the fact: what
@@ -89,9 +143,10 @@ func (l *limiter[K]) spend(key K, rate int, amount float64) {
 func (l *limiter[K]) forget(now time.Time) {
 	for key, buckets := range l.keys {
 		full := true
+		rates, bursts := l.of(key)
 		for i := range buckets {
-			buckets[i].fill(now, l.rates[i], l.bursts[i])
-			full = full && buckets[i].level >= l.bursts[i]
+			buckets[i].fill(now, rates[i], bursts[i])
+			full = full && buckets[i].level >= bursts[i]
 		}
 		if full {
 			delete(l.keys, key)

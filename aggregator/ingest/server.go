@@ -89,8 +89,8 @@ func New(config Config) (*Server, error) {
 		organisations: newOrganisationCache(c.Organisations), decoding: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 		stopAsked: make(chan struct{}), stopNow: make(chan struct{}), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
-	perSecond := []float64{float64(c.Quota.BytesPerSecond), float64(c.Quota.RecordsPerSecond), float64(max(decodedPerSecond, 4*c.Quota.BytesPerSecond))}
-	s.quota = newLimiter[telemetry.OrgID](maxOrganisations, perSecond, perSecond)
+	common := ratesOf(c.Quota, c.Quota)
+	s.quota = newLimiter[telemetry.OrgID](maxOrganisations, common, common)
 	s.enrolments = newLimiter[netip.Prefix](maxAddresses, []float64{float64(c.EnrolPerHour) / 3600}, []float64{max(1, float64(c.EnrolPerHour)/6)})
 	s.connected = &connections{metrics: s.metrics, byNode: map[telemetry.NodeID]map[*session]struct{}{}}
 	s.pipeline = newPipeline(&s.config, s.metrics)
@@ -137,6 +137,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stopCommitting()
 	background.Go(func() { s.pipeline.run(committing) })
 	background.Go(func() { s.watchRevoked(serving) })
+	background.Go(func() { s.watchQuotas(serving) })
 
 	select {
 	case <-serving.Done():

@@ -124,7 +124,7 @@ func TestLanesAndEnvironmentsKeepApart(t *testing.T) {
 }
 
 func TestOneOrganisationsQuotaDelaysNoOther(t *testing.T) {
-	b := start(t, func(c *ingest.Config) { c.Quota = ingest.Quota{RecordsPerSecond: 10} }, "org_loud", "org_quiet")
+	b := start(t, func(c *ingest.Config) { c.Quota = telemetry.Quota{RecordsPerSecond: 10} }, "org_loud", "org_quiet")
 	n := b.enrol(t, "")
 	s := b.open(t, n)
 	for i := range uint64(50) {
@@ -143,6 +143,23 @@ func TestOneOrganisationsQuotaDelaysNoOther(t *testing.T) {
 	}
 	if b.store.Marks()[ingesttest.Stream{Org: "org_loud", Node: n.id, Epoch: 1, Lane: telemetry.LaneLogs}] == 5000 {
 		t.Fatal("org_loud was not held back")
+	}
+}
+
+// An organisation's own quota goes before the common one, also while it sends.
+func TestAnOrganisationCanHaveAQuotaOfItsOwn(t *testing.T) {
+	b := start(t, func(c *ingest.Config) { c.QuotasEvery = time.Millisecond }, "org_small")
+	s := b.open(t, b.enrol(t, "org_small"))
+	s.send(logs("", 1, 1, "x"))
+	s.acked("", 1, 1)
+	b.store.SetQuota("org_small", telemetry.Quota{RecordsPerSecond: 1})
+	seq := uint64(2)
+	for throttled := false; !throttled; seq++ {
+		s.send(logs("", 1, seq, "x"))
+		for acked := false; !acked && !throttled; {
+			r := s.next()
+			throttled, acked = r.GetThrottle() != nil, r.GetAck().GetLast() == seq
+		}
 	}
 }
 

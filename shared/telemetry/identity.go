@@ -105,3 +105,10 @@ type Scope struct {
 }
 
 func (s Scope) String() string { return string(s.Org) + "/" + s.Env.String() }
+
+// Quota is what one organisation may send, all its nodes and keys together, to
+// one aggregator. Above it only that organisation is throttled.
+type Quota struct {
+	BytesPerSecond   int64 // encoded; 0: as everybody
+	RecordsPerSecond int64 // 0: as everybody
+}

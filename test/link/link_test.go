@@ -105,7 +105,7 @@ func TestTheNextAggregatorIsTried(t *testing.T) {
 }
 
 func TestAThrottledOrganisationDelaysNoOther(t *testing.T) {
-	b := start(t, 1, func(c *ingest.Config) { c.Quota = ingest.Quota{RecordsPerSecond: 50} }, "org_loud", "org_quiet")
+	b := start(t, 1, func(c *ingest.Config) { c.Quota = telemetry.Quota{RecordsPerSecond: 50} }, "org_loud", "org_quiet")
 	q := newQueue()
 	u, _ := b.connect(t, b.enrol(t, ""), q)
 	fill(q, "org_loud", 1, 0, 400)

@@ -56,7 +56,7 @@ func (s *Sink) Up(ctx context.Context) error {
 	config := ingest.Config{
 		Authority: s.authority, Committer: s.Counter, Nodes: s.nodes, Organisations: s.nodes, Publish: func([]*frame.Published) {},
 		Registerer: prometheus.NewRegistry(), EnrolmentAddress: s.enrolment, IngestAddress: s.ingest, Log: s.Log,
-		Quota: ingest.Quota{BytesPerSecond: plenty, RecordsPerSecond: plenty},
+		Quota: telemetry.Quota{BytesPerSecond: plenty, RecordsPerSecond: plenty},
 	}
 	// While it was away its port was anybody's, for the moment of a connection.
 	var server *ingest.Server

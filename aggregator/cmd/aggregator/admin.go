@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/theazo/observability/aggregator"
+	"github.com/theazo/observability/shared/config"
 	"github.com/theazo/observability/shared/program"
 	"github.com/theazo/observability/shared/telemetry"
 )
@@ -22,6 +24,9 @@ type options struct {
 	platform                          bool
 	ttl, expires, keep                time.Duration
 	uses, class                       int
+	bytes                             config.Size
+	records                           int64
+	set                               func(func(*flag.Flag)) // visits the flags that were given
 }
 
 func (o *options) flags(command string) func(*flag.FlagSet) {
@@ -34,6 +39,11 @@ func (o *options) flags(command string) func(*flag.FlagSet) {
 			fs.StringVar(&o.org, "org", "", "organisation whose lines are meant, org_…")
 			fs.IntVar(&o.class, "class", -1, "retention class to put it into (database.retention_classes); 0: database.retention")
 			fs.DurationVar(&o.keep, "keep", 0, "delete its lines earlier than its class does, such as 168h; 0: as the class says")
+		case "org quota":
+			fs.StringVar(&o.org, "org", "", "organisation that is meant, org_…")
+			fs.TextVar(&o.bytes, "bytes", config.Size(0), "most that it may send a second, encoded, such as 10MiB; 0: as quota.bytes_per_second says")
+			fs.Int64Var(&o.records, "records", 0, "the same in records; 0: as quota.records_per_second says")
+			o.set = fs.Visit
 		case "key create":
 			fs.StringVar(&o.org, "org", "", "organisation of the key, org_…")
 			fs.StringVar(&o.name, "name", "", "what the key is for")
@@ -56,6 +66,7 @@ var adminHelp = map[string]string{ //nolint:gosec // sentences, no credentials
 	"org create":    "Makes an organisation and prints its id.",
 	"org list":      "Lists organisations.",
 	"org retention": "Says how long an organisation's log lines are kept, or with -class changes it: for lines that are compacted from then on.",
+	"org quota":     "Says what an organisation may send, or with -bytes or -records changes it: within seconds, on all aggregators.",
 	"key create":    "Makes an API key and prints it, once: only its hash is stored.",
 	"key list":      "Lists the API keys of an organisation.",
 	"key revoke":    "Revokes the API key whose id is given; streams opened with it end within a minute.",
@@ -93,6 +104,8 @@ func (c *cli) admin(ctx context.Context, noun string) (err error) {
 		return c.listOrganisations(ctx, a)
 	case "org retention":
 		return c.retention(ctx, a, &o)
+	case "org quota":
+		return c.quota(ctx, a, &o)
 	case "key create":
 		return c.createKey(ctx, a, &o)
 	case "key list":
@@ -109,7 +122,7 @@ func (c *cli) admin(ctx context.Context, noun string) (err error) {
 
 func verbs(noun string) string {
 	var list []string
-	for _, command := range []string{"org create", "org list", "org retention", "key create", "key list", "key revoke", "node token", "node list", "node revoke"} {
+	for _, command := range []string{"org create", "org list", "org retention", "org quota", "key create", "key list", "key revoke", "node token", "node list", "node revoke"} {
 		if n, verb, _ := strings.Cut(command, " "); n == noun {
 			list = append(list, verb)
 		}
@@ -164,6 +177,40 @@ func (c *cli) retention(ctx context.Context, a *aggregator.Admin, o *options) er
 		own = "for " + keep.String()
 	}
 	_, err = fmt.Fprintf(c.Out, "lines of %s are of class %d and kept %s\n", o.org, class, own)
+	return err
+}
+
+func (c *cli) quota(ctx context.Context, a *aggregator.Admin, o *options) error {
+	org := telemetry.OrgID(o.org)
+	if org == "" {
+		return program.Usagef("org quota: give -org; 'aggregator org list' shows them")
+	}
+	q, err := a.Quota(ctx, org)
+	if err != nil {
+		return err
+	}
+	changed := false
+	o.set(func(f *flag.Flag) {
+		switch f.Name {
+		case "bytes":
+			q.BytesPerSecond, changed = int64(o.bytes), true
+		case "records":
+			q.RecordsPerSecond, changed = o.records, true
+		}
+	})
+	if changed {
+		if err := a.SetQuota(ctx, org, q); err != nil {
+			return err
+		}
+	}
+	bytes, records := "what everybody may", "what everybody may"
+	if q.BytesPerSecond > 0 {
+		bytes = config.Size(q.BytesPerSecond).String()
+	}
+	if q.RecordsPerSecond > 0 {
+		records = strconv.FormatInt(q.RecordsPerSecond, 10)
+	}
+	_, err = fmt.Fprintf(c.Out, "%s may send a second: bytes: %s, records: %s\n", org, bytes, records)
 	return err
 }
 

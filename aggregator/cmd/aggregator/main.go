@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/theazo/observability/aggregator"
 	"github.com/theazo/observability/shared/config"
 	"github.com/theazo/observability/shared/logging"
@@ -22,12 +24,14 @@ const usage = `aggregator stores what agentd sends, and serves the API and the d
 
   aggregator serve           run it; without a DSN it keeps a private PostgreSQL in data_dir
   aggregator migrate         bring the database's schema up to date and stop
-  aggregator org create|list|retention  organisations (tenants), and how long their lines are kept
+  aggregator org create|list            organisations (tenants)
+  aggregator org retention|quota        how long an organisation's lines are kept, and how much it may send
   aggregator key create|list|revoke     API keys
   aggregator node token|list|revoke     hosts with agentd: tokens to enrol, certificates
   aggregator export          write log lines to a file or standard output, as NDJSON or CSV
   aggregator erase           erase one user's, session's or agent's records for ever
   aggregator audit verify|list          who did what, and whether that log is as it was written
+  aggregator restored        after restoring the database from a backup: begin a new history of streams
   aggregator check-config    read the configuration, say what is wrong with it or what it is
   aggregator version
 
@@ -47,6 +51,7 @@ func aggregatorProgram() *program.Program {
 	commands := map[string]func(*cli, context.Context) error{
 		"serve": (*cli).serve, "migrate": (*cli).migrate, "check-config": (*cli).checkConfig,
 		"org": (*cli).org, "key": (*cli).key, "node": (*cli).node, "export": (*cli).export, "erase": (*cli).erase, "audit": (*cli).audit,
+		"restored": (*cli).restored,
 	}
 	p := &program.Program{Name: "aggregator", Version: version, Usage: usage, Commands: map[string]func(context.Context, *program.Call) error{}}
 	for name, run := range commands {
@@ -105,6 +110,24 @@ func (c *cli) migrate(ctx context.Context) error {
 		return err
 	}
 	return aggregator.Migrate(ctx, cfg, logging.New("aggregator", cfg.Log, c.Err))
+}
+
+func (c *cli) restored(ctx context.Context) (err error) {
+	cfg, err := c.load("restored", "Run once after restoring the database from a backup, before serving it: clients with a cursor of the old history are then told, instead of skipping lines unseen.", nil)
+	if err != nil {
+		return err
+	}
+	a, err := aggregator.OpenAdmin(ctx, cfg, hclog.NewNullLogger())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	epoch, err := a.Restored(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.Out, "streams have a new history, %d: older cursors will be told that the database was restored\n", epoch)
+	return err
 }
 
 func (c *cli) checkConfig(context.Context) error {

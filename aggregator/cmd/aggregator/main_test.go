@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -105,5 +106,42 @@ func TestRetentionOfAnOrganisation(t *testing.T) {
 		if _, _, err := command(t, append(args, bad...)...); err == nil {
 			t.Errorf("%v is taken", bad)
 		}
+	}
+}
+
+func TestQuotaOfAnOrganisation(t *testing.T) {
+	db := storetest.New(t)
+	org := db.Organisation(t)
+	args := []string{"org", "quota", "-database.dsn", db.DSN, "-org", string(org)}
+	for _, step := range []struct {
+		flags []string
+		want  string
+	}{
+		{nil, "bytes: what everybody may, records: what everybody may"},
+		{[]string{"-bytes", "10MiB"}, "bytes: 10MiB, records: what everybody may"},
+		{[]string{"-records", "500"}, "bytes: 10MiB, records: 500"},
+		{[]string{"-bytes", "0"}, "bytes: what everybody may, records: 500"},
+	} {
+		if out, _, err := command(t, append(args, step.flags...)...); err != nil || !strings.Contains(out, step.want) {
+			t.Errorf("%v: %v %s, want %s", step.flags, err, out, step.want)
+		}
+	}
+	for _, bad := range [][]string{{"-records", "-1"}, {"-bytes", "ten"}} {
+		if _, _, err := command(t, append(args, bad...)...); err == nil {
+			t.Errorf("%v is taken", bad)
+		}
+	}
+}
+
+func TestRestored(t *testing.T) {
+	db := storetest.New(t)
+	before, err := db.Open(t).StreamEpoch(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := command(t, "restored", "-database.dsn", db.DSN)
+	after, readErr := db.Open(t).StreamEpoch(t.Context())
+	if errors.Join(err, readErr) != nil || after == before || !strings.Contains(out, strconv.FormatInt(after, 10)) {
+		t.Errorf("%v, %v: %d before, %d after: %s", err, readErr, before, after, out)
 	}
 }

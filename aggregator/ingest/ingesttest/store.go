@@ -33,6 +33,7 @@ type Store struct {
 	committed []*frame.Received
 	commits   int
 	orgs      map[telemetry.OrgID]bool
+	quotas    map[telemetry.OrgID]telemetry.Quota
 	tokens    map[ids.Hash]*token
 	nodes     map[telemetry.NodeID]telemetry.Node
 	reports   map[telemetry.NodeID]telemetry.NodeReport
@@ -46,7 +47,7 @@ type token struct {
 // NewStore makes a store that knows the organisations.
 func NewStore(orgs ...telemetry.OrgID) *Store {
 	s := &Store{
-		marks: map[Stream]uint64{}, orgs: map[telemetry.OrgID]bool{}, tokens: map[ids.Hash]*token{}, nodes: map[telemetry.NodeID]telemetry.Node{},
+		marks: map[Stream]uint64{}, orgs: map[telemetry.OrgID]bool{}, quotas: map[telemetry.OrgID]telemetry.Quota{}, tokens: map[ids.Hash]*token{}, nodes: map[telemetry.NodeID]telemetry.Node{},
 	}
 	for _, o := range orgs {
 		s.orgs[o] = true
@@ -160,6 +161,20 @@ func (s *Store) KnownOrganisation(_ context.Context, org telemetry.OrgID) (bool,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.orgs[org], nil
+}
+
+// Quotas implements ingest.Organisations.
+func (s *Store) Quotas(context.Context) (map[telemetry.OrgID]telemetry.Quota, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.quotas), nil
+}
+
+// SetQuota gives an organisation a quota of its own.
+func (s *Store) SetQuota(org telemetry.OrgID, q telemetry.Quota) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quotas[org] = q
 }
 
 // Token makes a join token of an organisation; "" for platform nodes.
