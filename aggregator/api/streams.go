@@ -54,8 +54,8 @@ func (c *call) streamAgent() error {
 		if c.who.OnlySession != "" && found.Session != c.who.OnlySession {
 			return notHere("agent", string(found.ID))
 		}
-		v.filter.Agents, v.agent = []telemetry.AgentID{found.ID}, found.ID
-		return nil
+		v.agent = found.ID
+		return narrow(&v.filter.Agents, found.ID, "agent")
 	})
 }
 
@@ -65,9 +65,20 @@ func (c *call) streamSession() error {
 		if err != nil {
 			return err
 		}
-		v.filter.Sessions = []telemetry.SessionID{found.ID}
-		return nil
+		return narrow(&v.filter.Sessions, found.ID, "session")
 	})
+}
+
+// narrow leaves of a filter's list the resource that the path names. A query
+// that asks for others alone would never be answered.
+func narrow[T ~string](list *[]T, id T, what string) error {
+	if len(*list) > 0 && !slices.Contains(*list, id) {
+		f := telemetry.Failf(telemetry.Unprocessable, "The query asks for other %ss than %s, which the path names: leave %s: out of it.", what, id, what)
+		f.Fields = []telemetry.FieldError{{Field: "q", Detail: "asks for another " + what + " than the path"}}
+		return f
+	}
+	*list = []T{id}
+	return nil
 }
 
 // openStream is WebSocket where the client asks for it, else SSE.

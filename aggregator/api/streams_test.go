@@ -71,6 +71,29 @@ func TestAQueryThatCannotBeReadOpensNoStream(t *testing.T) {
 	}
 }
 
+// A query cannot lead away from what the path names, nor be passed over.
+func TestAQueryForOthersThanThePathIsRefused(t *testing.T) {
+	s := newSite(t, nil)
+	fill(s)
+	for _, c := range []struct {
+		path, query string
+		status      int
+	}{
+		{"/v1/agents/agt_a/logs/stream", "agent:agt_b", http.StatusUnprocessableEntity},
+		{"/v1/agents/agt_a/logs/stream", "agent:(agt_b agt_a)", http.StatusOK},
+		{"/v1/sessions/ses_a/logs/stream", "session:ses_b", http.StatusUnprocessableEntity},
+		{"/v1/sessions/ses_a/logs/stream", "agent:agt_b", http.StatusOK},
+	} {
+		es, status := s.tryOpen(t, c.path+"?q="+url.QueryEscape(c.query))
+		if status != c.status {
+			t.Errorf("%s of %s: %d", c.query, c.path, status)
+		}
+		if status == http.StatusOK && strings.Contains(c.query, "agt_a") && !strings.Contains(es.want("ready").data, `"agentId":["agt_a"]`) {
+			t.Errorf("%s of %s shows others", c.query, c.path)
+		}
+	}
+}
+
 // The link of a gap asks for the same lines as the stream did, its query included.
 func TestTheLinkOfAGapRepeatsTheQuery(t *testing.T) {
 	s := newSite(t, func(c *api.Config, o *live.Options) { o.Patience, c.WriteTimeout = -1, time.Minute })
