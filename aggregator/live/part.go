@@ -14,7 +14,6 @@ import (
 type part struct {
 	*frame.Published
 	epoch int64
-	own   segment.Lines // Select keeps scratch in it; the published lines are everybody's
 
 	encoded [][]byte // of each line; nil: nobody wanted it yet
 	bytes   int      // encoded so far
@@ -25,13 +24,7 @@ type part struct {
 	cursor  []byte // scratch
 }
 
-func newPart(p *frame.Published, epoch int64) *part {
-	own := &part{Published: p, epoch: epoch}
-	if p.Lines != nil {
-		own.own = *p.Lines
-	}
-	return own
-}
+func newPart(p *frame.Published, epoch int64) *part { return &part{Published: p, epoch: epoch} }
 
 // json encodes line i: in memory of its own, so that what a slow reader holds
 // keeps nothing else alive.
@@ -95,6 +88,6 @@ func (p *part) choose(c *candidate) (chosen []int, err error) {
 			return p.chosen, nil
 		}
 	}
-	p.chosen, err = p.own.Select(p.chosen[:0], f, p.Node, segment.Range{})
+	p.chosen, err = p.Lines.Select(p.chosen[:0], f, p.Node, segment.Range{})
 	return p.chosen, err
 }
