@@ -83,3 +83,35 @@ func TestCompactionChangesNothingThatAQuerySees(t *testing.T) {
 		}
 	})
 }
+
+// TestLinesOfManyOwnersAreFound: more agents and sessions than a chunk lists.
+func TestLinesOfManyOwnersAreFound(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_1"}
+	sp := newSpool(scope, "nod_1", 1)
+	for i := range 200 {
+		mustCommit(t, s, sp.numbered(t, telemetry.AgentID(fmt.Sprintf("agt_%d", i)), i, 1, time.Now()))
+	}
+	if err := s.Compact(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := scalar[int](t, db, "select count(*)::int from log_chunk where agents is null and sessions is null and octet_length(owners) > 0"); n != 1 {
+		t.Fatalf("%d chunks say in short whose lines they have", n)
+	}
+	for i := range 210 {
+		agent := telemetry.AgentID(fmt.Sprintf("agt_%d", i))
+		of := map[string]telemetry.LogFilter{
+			"agent":   {Agents: []telemetry.AgentID{"agt_none", agent}},
+			"session": {Sessions: []telemetry.SessionID{"ses_" + telemetry.SessionID(agent)}},
+			"both":    {Sessions: []telemetry.SessionID{"ses_" + telemetry.SessionID(agent), "ses_none"}, Agents: []telemetry.AgentID{agent}},
+		}
+		for name, f := range of {
+			page, err := s.QueryLogs(t.Context(), scope, &telemetry.LogQuery{LogFilter: f, Limit: 10})
+			if want := max(0, min(1, 200-i)); err != nil || len(page.Entries) != want || page.Total != int64(want) {
+				t.Fatalf("%s %d: %d lines, total %d, want %d: %v", name, i, len(page.Entries), page.Total, want, err)
+			}
+		}
+	}
+}

@@ -141,12 +141,12 @@ func insertChunk(tb testing.TB, tx pgx.Tx, scope telemetry.Scope, day time.Time,
 		return append([]byte{}, columns[c]...)
 	}
 	if _, err := tx.Exec(tb.Context(), `insert into log_chunk (org, env, class, day, id, last, n, l0, l1, l2, l3, raw, t0, t1, recv0, recv1, odd, session_lo, session_hi, agents, sessions,
-counts, bloom, head, c_time, c_flags, c_origin, c_message, c_metadata, c_trace, c_place)
-values ($1, $2, 0, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30)`,
+counts, bloom, head, c_time, c_flags, c_origin, c_message, c_metadata, c_trace, c_place, owners)
+values ($1, $2, 0, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)`,
 		string(scope.Org), int16(scope.Env), day, c.First, c.Last, c.Row.Lines, c.Levels[0], c.Levels[1], c.Levels[2], c.Levels[3], c.RawBytes,
 		clamp(c.Min), clamp(c.Max), c.Observed0, c.Observed1, odd, c.SessionLo, c.SessionHi, c.Agents, c.Sessions, c.Counts, c.Bloom, c.Head,
 		data(segment.Time, &c.Columns), data(segment.Flags, &c.Columns), data(segment.Origin, &c.Columns), data(segment.Message, &c.Columns),
-		data(segment.Metadata, &c.Columns), data(segment.Trace, &c.Columns), c.Places); err != nil {
+		data(segment.Metadata, &c.Columns), data(segment.Trace, &c.Columns), c.Places, c.Owners); err != nil {
 		tb.Fatal(err)
 	}
 }

@@ -240,12 +240,34 @@ func (sc *scan) addChunksOf(q *query, c *choice, org, env, class string) {
 		q.add(" and last >= ", q.arg(c.lowest))
 	}
 	if ids := texts(sc.filter.Sessions); len(ids) > 0 {
-		q.add(" and session_lo <= ", q.arg(slices.Max(ids)), " and session_hi >= ", q.arg(slices.Min(ids)), " and (sessions is null or sessions && ", q.arg(ids), ")")
+		q.add(" and session_lo <= ", q.arg(slices.Max(ids)), " and session_hi >= ", q.arg(slices.Min(ids)),
+			" and (sessions && ", q.arg(ids), " or sessions is null and ", ownersHold(q, sc.filter.Sessions, segment.SessionOwner), ")")
 	}
-	if len(sc.filter.Agents) > 0 {
-		q.add(" and (agents is null or agents && ", q.arg(texts(sc.filter.Agents)), ")")
+	if ids := sc.filter.Agents; len(ids) > 0 {
+		q.add(" and (agents && ", q.arg(texts(ids)), " or agents is null and ", ownersHold(q, ids, segment.AgentOwner), ")")
 	}
 	sc.addBounds(q, c, "id", whole)
+}
+
+// maxAskedOwners is how many owners a chunk is asked for: with more of them, the
+// answer is that it may have some.
+const maxAskedOwners = 16
+
+// ownersHold asks for chunks that may have lines of some of the owners.
+func ownersHold[T ~string](q *query, ids []T, owner func(T) segment.Owner) string {
+	if len(ids) > maxAskedOwners {
+		return "true"
+	}
+	var text strings.Builder
+	text.WriteString("(owners is null")
+	for _, id := range ids {
+		for i, probe := range owner(id).Probes() {
+			text.WriteString([]string{" or ", " and "}[min(i, 1)])
+			text.WriteString("get_bit(owners, ((" + q.arg(probe) + "::bigint * (8 * octet_length(owners))) >> 32)::int) = 1")
+		}
+	}
+	text.WriteString(")")
+	return text.String()
 }
 
 // addBounds adds what both tables have in common.

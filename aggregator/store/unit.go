@@ -3,11 +3,9 @@ package store
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/theazo/observability/shared/segment"
-	"github.com/theazo/observability/shared/telemetry"
 )
 
 // Limits of one chunk.
@@ -87,7 +85,7 @@ type dayChunk struct {
 
 // sortedLine is where one line of a set is, and what it is sorted by.
 type sortedLine struct {
-	group       uint64 // day, then rank of (session, agent)
+	group       uint64 // day, then rank of the owner
 	micros      int64
 	position    int64
 	block, line uint32
@@ -96,19 +94,11 @@ type sortedLine struct {
 // chunkCutter makes chunks of any lines of one stream. It keeps its buffers
 // from one set to the next; not safe for concurrent use.
 type chunkCutter struct {
-	blocks []lineBlock
-	refs   []sortedLine
-	ranks  map[lineOwner]uint32
-	writer segment.ChunkWriter
-}
-
-type lineOwner struct {
-	session telemetry.SessionID
-	agent   telemetry.AgentID
-}
-
-func (w lineOwner) compare(o lineOwner) int {
-	return cmp.Or(strings.Compare(string(w.session), string(o.session)), strings.Compare(string(w.agent), string(o.agent)))
+	blocks  []lineBlock
+	refs    []sortedLine
+	origins segment.Interner
+	numbers []uint32 // of the origins of all blocks, one after the other
+	writer  segment.ChunkWriter
 }
 
 func (c *chunkCutter) add(b lineBlock) { c.blocks = append(c.blocks, b) }
@@ -132,6 +122,7 @@ func (c *chunkCutter) cut(class int16) []*dayChunk {
 func (c *chunkCutter) reset() {
 	clear(c.blocks) // they hold the decoded lines
 	c.blocks, c.refs = c.blocks[:0], c.refs[:0]
+	c.origins.Reset()
 }
 
 func (r *sortedLine) day() chunkDay { return chunkDay(int32(r.group>>32) - dayOffset) } //nolint:gosec // put there by groupOf
@@ -143,22 +134,24 @@ func groupOf(day chunkDay, rank uint32) uint64 {
 	return uint64(int64(day)+dayOffset)<<32 | uint64(rank) //nolint:gosec // never negative
 }
 
-// sort fills refs by day, session, agent, timestamp and position.
+// sort fills refs by day, owner, timestamp and position.
 func (c *chunkCutter) sort() {
-	c.rank()
+	c.numbers = c.numbers[:0]
+	for b := range c.blocks {
+		c.numbers = c.origins.Intern(c.blocks[b].lines.Segment, c.numbers)
+	}
+	ranks := ownerRanks(c.origins.Origins())
+	numbers := c.numbers
 	for b := range c.blocks {
 		block := &c.blocks[b]
 		l := block.lines
-		ranks := make([]uint32, len(l.Origins))
-		for i := range ranks {
-			ranks[i] = c.ranks[lineOwner{session: l.Origins[i].Session, agent: l.Origins[i].Agent}]
-		}
 		for i := range l.Segment.Lines {
 			c.refs = append(c.refs, sortedLine{
-				group: groupOf(block.day(i), ranks[l.OriginIndex(i)]), micros: l.Micros(i), position: block.position(i),
+				group: groupOf(block.day(i), ranks[numbers[l.OriginIndex(i)]]), micros: l.Micros(i), position: block.position(i),
 				block: uint32(b), line: uint32(i),
 			})
 		}
+		numbers = numbers[len(l.Origins):]
 	}
 	slices.SortFunc(c.refs, func(x, y sortedLine) int {
 		switch {
@@ -169,30 +162,6 @@ func (c *chunkCutter) sort() {
 		}
 		return cmp.Compare(x.position, y.position)
 	})
-}
-
-// rank numbers sessions and agents in their order, so that lines are compared
-// by numbers.
-func (c *chunkCutter) rank() {
-	if c.ranks == nil {
-		c.ranks = make(map[lineOwner]uint32)
-	}
-	clear(c.ranks)
-	var all []lineOwner
-	for b := range c.blocks {
-		for i := range c.blocks[b].lines.Origins {
-			o := &c.blocks[b].lines.Origins[i]
-			w := lineOwner{session: o.Session, agent: o.Agent}
-			if _, known := c.ranks[w]; !known {
-				c.ranks[w] = 0
-				all = append(all, w)
-			}
-		}
-	}
-	slices.SortFunc(all, lineOwner.compare)
-	for i, w := range all {
-		c.ranks[w] = uint32(i)
-	}
 }
 
 // cutDay appends the chunks of one day's lines: of even sizes, as few as the

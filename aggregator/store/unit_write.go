@@ -16,8 +16,8 @@ import (
 var errOvertaken = errors.New("another aggregator was first")
 
 const insertChunk = `insert into log_chunk (org, env, class, day, id, last, n, l0, l1, l2, l3, raw, t0, t1, recv0, recv1, odd, session_lo, session_hi, agents, sessions,
-  counts, bloom, head, c_time, c_flags, c_origin, c_message, c_metadata, c_trace, c_place)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31)`
+  counts, bloom, head, c_time, c_flags, c_origin, c_message, c_metadata, c_trace, c_place, owners)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)`
 
 func queueChunks(q *pgx.Batch, scope telemetry.Scope, chunks []*dayChunk) {
 	for _, c := range chunks {
@@ -25,7 +25,7 @@ func queueChunks(q *pgx.Batch, scope telemetry.Scope, chunks []*dayChunk) {
 			c.Levels[telemetry.Debug], c.Levels[telemetry.Info], c.Levels[telemetry.Warn], c.Levels[telemetry.Error], int64(c.RawBytes),
 			clampTime(c.Min), clampTime(c.Max), clampTime(c.Observed0), clampTime(c.Observed1), c.odd, c.SessionLo, c.SessionHi, c.Agents, c.Sessions,
 			stored(c.Counts), stored(c.Bloom), stored(c.Head), stored(c.Columns[segment.Time]), stored(c.Columns[segment.Flags]), stored(c.Columns[segment.Origin]),
-			stored(c.Columns[segment.Message]), stored(c.Columns[segment.Metadata]), stored(c.Columns[segment.Trace]), stored(c.Places))
+			stored(c.Columns[segment.Message]), stored(c.Columns[segment.Metadata]), stored(c.Columns[segment.Trace]), stored(c.Places), c.Owners)
 	}
 }
 
@@ -39,7 +39,7 @@ func stored(b []byte) []byte {
 }
 
 func (c *dayChunk) size() int64 {
-	n := len(c.Counts) + len(c.Bloom) + len(c.Head) + len(c.Places)
+	n := len(c.Counts) + len(c.Owners) + len(c.Bloom) + len(c.Head) + len(c.Places)
 	for _, b := range c.Columns {
 		n += len(b)
 	}

@@ -25,6 +25,7 @@ type Chunk struct {
 	Observed0, Observed1 time.Time // both inclusive
 	SessionLo, SessionHi string    // the lowest and the highest session, by bytes
 	Sessions, Agents     []string  // each once, in the order of lines; nil: too many to list
+	Owners               []byte    // Owner.In: of what is not listed; nil: nobody is denied
 }
 
 // ChunkWriter collects lines and encodes them into one chunk. It keeps its
@@ -42,8 +43,9 @@ type ChunkWriter struct {
 }
 
 // Append adds line i of l, whose columns must all be decoded and stay so until
-// Encode. The caller appends in the order of session, agent, timestamp and
-// position, and cuts before MaxChunkLines; at.Observed is taken to the microsecond.
+// Encode. The caller appends lines of a session and of an agent together, as far
+// as that goes, by timestamp and position, and cuts before MaxChunkLines; at.Observed
+// is taken to the microsecond.
 func (w *ChunkWriter) Append(l *Lines, i int, at Place) {
 	size := len(l.message.At(i)) + len(l.metadata.At(i))
 	if len(w.waiting) == BlockLines || len(w.waiting) > 0 && w.blockRaw+size > blockBytes {
@@ -113,6 +115,18 @@ func (c *Chunk) list(blocks []*Segment) {
 		}
 	}
 	c.Sessions, c.Agents = sessions.list, agents.list
+	owners := map[Owner]struct{}{}
+	for _, block := range blocks {
+		for j := range block.Origins {
+			if c.Sessions == nil {
+				owners[SessionOwner(block.Origins[j].Session)] = struct{}{}
+			}
+			if c.Agents == nil {
+				owners[AgentOwner(block.Origins[j].Agent)] = struct{}{}
+			}
+		}
+	}
+	c.Owners = encodeOwners(owners)
 }
 
 // listing is a list of ids that is given up when it becomes too long.

@@ -80,7 +80,7 @@ func fill(tb failer, w *segment.ChunkWriter, lines []chunkLine) {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		interner.Intern(s)
+		interner.Intern(s, nil)
 		l := s.Read()
 		if err := l.DecodeAll(); err != nil {
 			tb.Fatal(err)

@@ -7,23 +7,36 @@ import "github.com/theazo/observability/shared/telemetry"
 // all over the memory is most of the cost of bringing them together. Not safe for
 // concurrent use.
 type Interner struct {
-	origins map[telemetry.Origin]telemetry.Origin
+	numbers map[telemetry.Origin]uint32
+	origins []telemetry.Origin
 }
 
-// Intern changes the origins of a segment that nobody else reads yet.
-func (in *Interner) Intern(s *Segment) {
-	if in.origins == nil {
-		in.origins = make(map[telemetry.Origin]telemetry.Origin)
+// Intern changes the origins of a segment that nobody else reads yet. It appends
+// the number in Origins of each.
+func (in *Interner) Intern(s *Segment, numbers []uint32) []uint32 {
+	if in.numbers == nil {
+		in.numbers = make(map[telemetry.Origin]uint32)
 	}
 	for i := range s.Origins {
-		o, known := in.origins[s.Origins[i]]
-		if !known {
-			o = s.Origins[i]
-			in.origins[o] = o
+		n, known := in.numbers[s.Origins[i]]
+		if known {
+			s.Origins[i] = in.origins[n]
+		} else {
+			n = uint32(len(in.origins)) //nolint:gosec // origins in memory
+			in.numbers[s.Origins[i]] = n
+			in.origins = append(in.origins, s.Origins[i])
 		}
-		s.Origins[i] = o
+		numbers = append(numbers, n)
 	}
+	return numbers
 }
 
+// Origins are all that were interned, each once.
+func (in *Interner) Origins() []telemetry.Origin { return in.origins }
+
 // Reset forgets all origins, so that what they were views of can go.
-func (in *Interner) Reset() { clear(in.origins) }
+func (in *Interner) Reset() {
+	clear(in.numbers)
+	clear(in.origins)
+	in.origins = in.origins[:0]
+}

@@ -97,7 +97,7 @@ func newWorkUnit(tb testing.TB, n int) *workUnit {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		interner.Intern(s)
+		interner.Intern(s, nil)
 		l := s.Read()
 		if err := l.DecodeAll(); err != nil {
 			tb.Fatal(err)
