@@ -174,8 +174,9 @@ func (p *params) interval(since, until time.Time) time.Duration {
 	if !given {
 		i := slices.IndexFunc(intervals, func(d time.Duration) bool { return buckets(since, until, d) <= fineBuckets })
 		if i < 0 {
-			// Only a range of years has none: as fine as may be.
-			return max(7*24*time.Hour, (until.Sub(since)/fineBuckets).Truncate(time.Hour)+time.Hour)
+			// Only a range of years has none. Sub ends at 292 of them.
+			hours := (until.Unix() - since.Unix()) / (fineBuckets * 3600)
+			return time.Duration(hours+1) * time.Hour
 		}
 		return intervals[i]
 	}

@@ -94,6 +94,7 @@ func TestAHistogramChoosesItsSteps(t *testing.T) {
 		"since=-1h":                         30 * time.Second,
 		"since=2026-08-01&until=2026-09-01": 6 * time.Hour,
 		"since=2016-09-01&until=2026-09-01": 585 * time.Hour,
+		"since=0002-01-01&until=9999-12-31": 584_271 * time.Hour,
 		"since=-1h&interval=10m":            10 * time.Minute,
 		"since=-7d&interval=1d":             24 * time.Hour,
 	} {
