@@ -242,7 +242,7 @@ func ExprRegexp(pattern string, fold bool) (*LogExpr, error) {
 	}
 	source := pattern
 	if fold {
-		source = "(?i:" + pattern + ")"
+		source = "(?i)" + pattern // no parentheses, which \Q would take for text
 	}
 	re, err := regexp.Compile(source)
 	if err != nil {

@@ -126,6 +126,8 @@ func TestTheTextsThatARegexpDemands(t *testing.T) {
 		{"x*", false, nil},
 		{"gr(?i:ö)ße", false, []string{"gr", "ße"}},
 		{"(?i)grö", false, []string{"GR"}},
+		{`\Qa.b`, false, []string{"a.b"}},
+		{`\Qa.b`, true, []string{"A.B"}},
 	} {
 		got := made(telemetry.ExprRegexp(c.pattern, c.fold)).Needles()
 		if !slices.Equal(got, c.want) {
