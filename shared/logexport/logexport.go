@@ -113,7 +113,7 @@ func (x *Writer) Entry(e *telemetry.LogEntry) error {
 
 // harmless keeps a spreadsheet from running a text as a formula.
 func harmless(s string) string {
-	if s != "" && strings.IndexByte("=+-@\t\r", s[0]) >= 0 {
+	if s != "" && strings.IndexByte("=+-@\t\r\n", s[0]) >= 0 {
 		return "'" + s
 	}
 	return s

@@ -49,7 +49,7 @@ func TestNDJSONIsTheEntriesAsTheAPIPrintsThem(t *testing.T) {
 func TestCSVIsReadBackAndHoldsNoFormula(t *testing.T) {
 	var out bytes.Buffer
 	w := logexport.NewWriter(&out, logexport.CSV)
-	texts := []string{"plain", "with, comma", "two\nlines", `a "quote"`, "=1+1", "+1", "-1", "@x", "\tx", ""}
+	texts := []string{"plain", "with, comma", "two\nlines", `a "quote"`, "=1+1", "+1", "-1", "@x", "\tx", "\n=1", ""}
 	for _, text := range texts {
 		if err := w.Entry(entry(text)); err != nil {
 			t.Fatal(err)
@@ -72,7 +72,7 @@ func TestCSVIsReadBackAndHoldsNoFormula(t *testing.T) {
 	for i, text := range texts {
 		row := rows[i+1]
 		got := row[place["message"]]
-		if got != text && got != "'"+text || strings.ContainsAny(got[:min(1, len(got))], "=+-@\t") {
+		if got != text && got != "'"+text || strings.ContainsAny(got[:min(1, len(got))], "=+-@\t\n") {
 			t.Errorf("%q came as %q", text, got)
 		}
 		if row[place["userId"]] != "'=cmd()" || row[place["metadata"]] != `{"a":"b,\"c\""}` || row[place["timestamp"]] != "2023-11-14T22:13:20.123Z" || row[place["stream"]] != "stderr" {
