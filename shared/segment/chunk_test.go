@@ -243,14 +243,8 @@ func TestSelectInAChunkFindsWhatTheFilterMatches(t *testing.T) {
 			if err != nil || chosen[0] != -1 {
 				t.Fatal(err, chosen)
 			}
-			byOrigin := make([]int, len(l.Origins))
-			l.CountOrigins(byOrigin, chosen[1:])
-			for i, n := range byOrigin {
-				if n > 0 {
-					origins[l.Origins[i]] += n
-				}
-			}
 			for _, i := range chosen[1:] {
+				origins[*l.Origin(i)]++
 				got = append(got, l.Places().Position(i))
 			}
 		}

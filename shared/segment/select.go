@@ -346,20 +346,6 @@ func (l *Lines) Count(f *telemetry.LogFilter, node telemetry.NodeID, in Range) (
 	return len(p.scratch.counted), err
 }
 
-// CountOrigins adds to counts, which has a place for each of Origins, the lines
-// chosen of each; chosen nil: all lines. Origin must be decoded.
-func (l *Lines) CountOrigins(counts, chosen []int) {
-	if chosen == nil {
-		for _, o := range l.origin {
-			counts[o]++
-		}
-		return
-	}
-	for _, i := range chosen {
-		counts[l.origin[i]]++
-	}
-}
-
 func contains[T ~string](list []T, v []byte) bool {
 	for _, x := range list {
 		if string(x) == string(v) {
