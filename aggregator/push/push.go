@@ -27,9 +27,6 @@ const (
 	MaxRecords = otlp.MaxRecords // lines, spans or metric points
 )
 
-// KeysKept is how long an Idempotency-Key is remembered.
-const KeysKept = 7 * 24 * time.Hour
-
 // storeWithin is how long a request waits for its commit: less than the five
 // seconds after which an absent database has to be told.
 const storeWithin = 4500 * time.Millisecond
