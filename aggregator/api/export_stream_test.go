@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -100,7 +99,7 @@ func TestABrokenExportIsNotTakenForTheWhole(t *testing.T) {
 }
 
 func TestAReaderWhoTakesNothingLosesItsExport(t *testing.T) {
-	s := newSite(t, func(c *api.Config, _ *live.Options) { c.WriteTimeout = 200 * time.Millisecond })
+	s := newSite(t, func(c *api.Config, _ *live.Options) { c.WriteTimeout = 2 * time.Second })
 	text := strings.Repeat("x", 200<<10)
 	for range 60 {
 		s.publish(ours, messages("agt_a", text))
@@ -164,7 +163,7 @@ func TestADrainingReplicaEndsExports(t *testing.T) {
 	b, err := io.ReadAll(res.Body)
 	<-drained
 	whole := strings.Count(string(b), "\n") == 80 && err == nil // it was quicker
-	if !whole && (err == nil || !slices.Contains([]string{`{"error"`}, string(b)[strings.LastIndex(strings.TrimSuffix(string(b), "\n"), "\n")+1:][:8])) {
+	if !whole && (err == nil || !strings.HasPrefix(string(b)[strings.LastIndex(strings.TrimSuffix(string(b), "\n"), "\n")+1:], `{"error"`)) {
 		t.Errorf("%v, %d bytes", err, len(b))
 	}
 }
