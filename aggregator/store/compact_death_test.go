@@ -102,10 +102,24 @@ func TestNoLineIsLostOrDoubledWhileCompactorsDie(t *testing.T) {
 	killed, stopKiller := startKiller(ctx, t, db, ticks)
 	err := senders.Wait()
 	stopKiller()
+	conn := db.Connect(t)
+	endLeases := func() { // of who was interrupted at them: they would last for two minutes
+		if _, err := conn.Exec(ctx, "delete from lease"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	endLeases()
+	until(t, "some lines are in chunks", func() (some bool) {
+		if err := conn.QueryRow(ctx, "select exists (select from log_chunk)").Scan(&some); err != nil {
+			t.Fatal(err)
+		}
+		return some
+	})
 	stop()
 	if errOthers := others.Wait(); errOthers != nil || err != nil {
 		t.Fatal(errOthers, err)
 	}
+	endLeases()
 	t.Logf("%d backends were killed, %d chunks made, %d rows left hot", killed(), scalar[int](t, db, "select count(*)::int from log_chunk"), scalar[int](t, db, waitingRows))
 	if killed() == 0 {
 		t.Error("no backend was killed: the test shows less than it says")

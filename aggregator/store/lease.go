@@ -35,7 +35,11 @@ func (s *Store) takeLeases(ctx context.Context, names []string) ([]string, error
 func (s *Store) releaseLeases(ctx context.Context, names []string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shortTimeout)
 	defer cancel()
-	if _, err := s.maint.Exec(ctx, "select release_leases($1, $2)", names, s.owner); err != nil {
-		s.log.Debug("leases could not be released; they end by themselves", "error", err)
+	var err error
+	for range 2 { // a connection that broke meanwhile is another one then
+		if _, err = s.maint.Exec(ctx, "select release_leases($1, $2)", names, s.owner); err == nil {
+			return
+		}
 	}
+	s.log.Debug("leases could not be released; they end by themselves", "error", err)
 }
