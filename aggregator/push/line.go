@@ -267,6 +267,7 @@ func clean(s string) string {
 	if strings.ContainsRune(s, 0) {
 		s = strings.ReplaceAll(s, "\x00", "\u2400")
 	}
+	s = strings.ReplaceAll(s, "\u009b", "\x1b[") // one sign for both
 	if strings.IndexByte(s, escape) >= 0 {
 		s = withoutEscapes(s)
 	}
