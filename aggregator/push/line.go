@@ -333,10 +333,15 @@ func sequence(s string) int {
 		}
 		return 2
 	}
-	if s[1] >= ' ' && s[1] <= '~' {
-		return 2
+	// Intermediates and a final character, such as ESC ( B, or that alone.
+	n := 1
+	for n < len(s) && s[n] >= ' ' && s[n] <= '/' {
+		n++
 	}
-	return 1
+	if n < len(s) && s[n] >= '0' && s[n] <= '~' {
+		n++
+	}
+	return n
 }
 
 // cut cuts a text between two runes.

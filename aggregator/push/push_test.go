@@ -242,7 +242,7 @@ func TestTextIsStoredAsAgentdWouldSendIt(t *testing.T) {
 	in, s := start(t)
 	for written, want := range map[string]string{
 		`"a\u0000b"`: "a\u2400b", "\"\xff\"": "\uFFFD", `"\ud800x"`: "\uFFFDx",
-		`"\u001b[1;31mred\u001b[0m text"`: "red text", `"\u001b]0;title\u0007x"`: "x", `"a\u009b31mb"`: "ab", `"\u001b]8;;u\u001b\\link"`: "link", `"\u001b"`: "", `"\u001b["`: "", `"\u001b]never ends"`: "never ends",
+		`"\u001b[1;31mred\u001b[0m text"`: "red text", `"\u001b]0;title\u0007x"`: "x", `"a\u009b31mb"`: "ab", `"\u001b(B\u001b[mplain"`: "plain", `"\u001b7x\u001b("`: "x", `"\u001b]8;;u\u001b\\link"`: "link", `"\u001b"`: "", `"\u001b["`: "", `"\u001b]never ends"`: "never ends",
 		`"line\r\n"`: "line", `"two\nlines"`: "two\nlines",
 	} {
 		s.lines = nil
