@@ -11,9 +11,10 @@
 //   - The organisation comes from the credential. Ids of another organisation
 //     answer 404, the same as ids that never were.
 //   - Unknown query parameters, and bad values of known ones, answer 400 and are
-//     named, all of them at once.
+//     named, all of them at once. A query q that cannot be read answers 422.
 //   - Every error is the one envelope, with the request's id in both places and
-//     in X-Request-Id. What is internal is logged and never shown.
+//     in X-Request-Id; senders of OTLP get a google.rpc.Status instead. What is
+//     internal is logged and never shown.
 //   - No credential is written to a log, and none is read from a URL except by
 //     streaming endpoints, where browsers can send no header.
 //   - An export is whole, or its last line, a trailer and the broken connection
