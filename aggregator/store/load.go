@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 
@@ -54,34 +55,57 @@ func nextRows(lines []lineRef) (rows []*row, n int) {
 // loadRows fills the lines from their rows.
 func (sc *scan) loadRows(ctx context.Context, rows []*row, lines []lineRef) ([]telemetry.LogEntry, error) {
 	entries := make([]telemetry.LogEntry, len(lines))
-	of := make(map[*row][]int, len(rows)) // indices in lines, by row
-	for i := range lines {
-		of[lines[i].row] = append(of[lines[i].row], i)
-	}
 	hashes := newHashes()
-	err := sc.each(ctx, allColumns|placeColumn, rows, func(d *rowData) error {
-		wanted := of[d.row]
-		slices.SortFunc(wanted, func(a, b int) int { return lines[a].part - lines[b].part })
-		for len(wanted) > 0 {
-			part := lines[wanted[0]].part
-			n := 1
-			for n < len(wanted) && lines[wanted[n]].part == part {
-				n++
-			}
-			block, err := sc.openBlock(d, part, hashes)
-			if err != nil {
-				return err
-			}
-			for _, i := range wanted[:n] {
-				block.entry(lines[i].line, &entries[i])
-				// The page must not keep all other lines of the part alive.
-				clone(&entries[i])
-			}
-			wanted = wanted[n:]
+	of := make(map[*row][]int, len(rows)) // indices in lines, by row
+	blocks := map[blockKey]*loadBlock{}
+	for i := range lines {
+		l := &lines[i]
+		if l.block == nil {
+			of[l.row] = append(of[l.row], i)
+			continue
+		}
+		k := blockKey{l.row, l.part}
+		if blocks[k] == nil {
+			blocks[k] = &loadBlock{row: l.row, segment: l.block}
+		}
+		blocks[k].wanted = append(blocks[k].wanted, i)
+	}
+	err := sc.eachBlock(ctx, slices.Collect(maps.Values(blocks)), func(k *loadBlock, b *segment.Lines) error {
+		for _, i := range k.wanted {
+			hashes.entry(b, lines[i].line, &lines[i].at, &entries[i])
+			clone(&entries[i])
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	rows = slices.DeleteFunc(rows, func(r *row) bool { return of[r] == nil })
+	err = sc.each(ctx, allColumns|placeColumn, rows, func(d *rowData) error { return sc.loadRow(d, of[d.row], lines, entries, hashes) })
 	return entries, err
+}
+
+// loadRow fills the wanted lines of a row that was read whole.
+func (sc *scan) loadRow(d *rowData, wanted []int, lines []lineRef, entries []telemetry.LogEntry, hashes *hashes) error {
+	slices.SortFunc(wanted, func(a, b int) int { return lines[a].part - lines[b].part })
+	for len(wanted) > 0 {
+		part := lines[wanted[0]].part
+		n := 1
+		for n < len(wanted) && lines[wanted[n]].part == part {
+			n++
+		}
+		block, err := sc.openBlock(d, part, hashes)
+		if err != nil {
+			return err
+		}
+		for _, i := range wanted[:n] {
+			block.entry(lines[i].line, &entries[i])
+			// The page must not keep all other lines of the part alive.
+			clone(&entries[i])
+		}
+		wanted = wanted[n:]
+	}
+	return nil
 }
 
 // block is a part with every column decoded, to make entries of.
@@ -113,10 +137,15 @@ func (b *block) entry(i int, e *telemetry.LogEntry) {
 		b.published.Entry(i, e)
 		return
 	}
-	b.lines.Entry(i, e)
 	at := b.lines.Places().At(i)
+	b.hashes.entry(b.lines, i, &at, e)
+}
+
+// entry fills e with line i of a chunk's block.
+func (h *hashes) entry(lines *segment.Lines, i int, at *segment.Place, e *telemetry.LogEntry) {
+	lines.Entry(i, e)
 	e.Node, e.Seq, e.ObservedAt, e.Position = at.Node, at.Seq, at.Observed, at.Position
-	e.ID = ids.Log(ids.LogKey{Micros: b.lines.Micros(i), Agent: b.hashes.agent(e.Agent), Source: b.hashes.source(at.Node, at.Epoch), Seq: at.Seq})
+	e.ID = ids.Log(ids.LogKey{Micros: lines.Micros(i), Agent: h.agent(e.Agent), Source: h.source(at.Node, at.Epoch), Seq: at.Seq})
 }
 
 // hashes remembers the hashes that log ids are made of: a page has few agents

@@ -3,6 +3,7 @@ package store
 import (
 	"slices"
 
+	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -13,6 +14,10 @@ type lineRef struct {
 	row    *row
 	part   int
 	line   int // of the part
+
+	// What is left of reading the part once, so that load need not: nil where nothing was kept.
+	block *segment.Segment // bare
+	at    segment.Place
 }
 
 // topLines keeps the best lines of a page's order while they are found in any
@@ -52,20 +57,23 @@ func (t *topLines) wants(first, last int64) bool {
 	return len(t.heap) < t.size || best == t.heap[0].micros || t.before(&lineRef{micros: best}, &lineRef{micros: t.heap[0].micros})
 }
 
-// offer keeps the line if it is among the best so far.
-func (t *topLines) offer(l lineRef) {
-	if t.after != nil && !t.before(t.after, &l) {
-		return
+// takes reports whether the line is among the best so far.
+func (t *topLines) takes(l *lineRef) bool {
+	if t.after != nil && !t.before(t.after, l) {
+		return false
 	}
+	return len(t.heap) < t.size || t.before(l, &t.heap[0])
+}
+
+// put keeps a line that it takes.
+func (t *topLines) put(l *lineRef) {
 	if len(t.heap) < t.size {
-		t.heap = append(t.heap, l)
+		t.heap = append(t.heap, *l)
 		t.up(len(t.heap) - 1)
 		return
 	}
-	if t.before(&l, &t.heap[0]) {
-		t.heap[0] = l
-		t.down()
-	}
+	t.heap[0] = *l
+	t.down()
 }
 
 func (t *topLines) up(i int) {

@@ -56,8 +56,9 @@ type pageScan struct {
 	*scan
 	query *telemetry.LogQuery
 
-	mu  sync.Mutex
-	top *topLines
+	mu   sync.Mutex
+	top  *topLines
+	kept int // bytes, about
 
 	// Where text is searched, what is read for the page is counted on the way.
 	counts  bool
@@ -238,11 +239,37 @@ func (p *pageScan) matchPart(d *rowData, i int, first int64, wanted bool) (int64
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var block *segment.Segment
 	for _, line := range chosen {
-		p.top.offer(lineRef{micros: lines.Micros(line), pos: d.position(lines, first, line), row: d.row, part: i, line: line})
+		l := lineRef{micros: lines.Micros(line), pos: d.position(lines, first, line), row: d.row, part: i, line: line}
+		if !p.top.takes(&l) {
+			continue
+		}
+		if places := lines.Places(); places != nil {
+			if block == nil {
+				block = p.keep(d, i)
+			}
+			l.block, l.at = block, places.At(line)
+		}
+		p.top.put(&l)
 	}
 	return int64(len(chosen)), nil
 }
+
+// keep keeps what is known of a block, if there is memory for it.
+func (p *pageScan) keep(d *rowData, i int) *segment.Segment {
+	if p.kept += keptBase + keptOrigin*len(d.parts[i].Origins); p.kept > maxKept {
+		return nil
+	}
+	return d.parts[i].Bare()
+}
+
+// Sizes of what is kept of blocks: each holds the dictionary of its chunk.
+const (
+	keptBase   = 4 << 10
+	keptOrigin = 8 * 160
+	maxKept    = 16 << 20 // of one page
+)
 
 // queueGaps reads the gaps observed in the query's time bounds, the newest if
 // there are too many, in stream order.

@@ -42,7 +42,17 @@ const (
 // Join makes a row of one organisation's segments, in stream order.
 func Join(parts []Part) Row {
 	var r Row
-	h := binary.AppendUvarint([]byte{rowVersion}, uint64(len(parts)))
+	size := 16
+	for i := range parts {
+		size += len(parts[i].head) + maxPartHead
+	}
+	r.reserve(func(c int) (n int) {
+		for i := range parts {
+			n += len(parts[i].columns[c])
+		}
+		return n
+	})
+	h := binary.AppendUvarint(append(make([]byte, 0, size), rowVersion), uint64(len(parts)))
 	for i := range parts {
 		p := &parts[i]
 		h = appendString(h, string(p.Node))
@@ -54,18 +64,28 @@ func Join(parts []Part) Row {
 	return r
 }
 
-// joinBlocks makes the row of a chunk.
-func joinBlocks(blocks []*Segment) Row {
-	var r Row
+// maxPartHead is what a part's head takes at most beside its segment's head and
+// the bytes of a node's id beyond 64: a guess too low costs a copy.
+const maxPartHead = 64 + 8 + 10 + 4 + 4*int(NumColumns)
+
+// reserve makes room for columns of known sizes.
+func (r *Row) reserve(size func(column int) int) {
 	for c := range r.Columns {
-		n := 0
-		for _, s := range blocks {
-			n += len(s.columns[c])
-		}
-		if n > 0 {
+		if n := size(c); n > 0 {
 			r.Columns[c] = make([]byte, 0, n)
 		}
 	}
+}
+
+// joinBlocks makes the row of a chunk.
+func joinBlocks(blocks []*Segment) Row {
+	var r Row
+	r.reserve(func(c int) (n int) {
+		for _, s := range blocks {
+			n += len(s.columns[c])
+		}
+		return n
+	})
 	h := binary.AppendUvarint(nil, uint64(len(blocks)))
 	for _, s := range blocks {
 		h = r.join(h, s)
@@ -134,6 +154,7 @@ func Split(head []byte, columns *[NumColumns][]byte) ([]Part, error) {
 	}
 	rest := *columns
 	parts, segments := make([]Part, n), make([]Segment, n)
+	var at [NumColumns]int
 	for i := range parts {
 		p := &parts[i]
 		p.Segment = &segments[i]
@@ -144,7 +165,7 @@ func Split(head []byte, columns *[NumColumns][]byte) ([]Part, error) {
 			}
 			p.FirstSeq = r.uvarint()
 		}
-		if err := p.split(&r, &rest); err != nil {
+		if err := p.split(&r, &rest, &at); err != nil {
 			return nil, err
 		}
 	}
@@ -160,7 +181,8 @@ const (
 )
 
 // split reads a segment of a row, and takes its columns off the front of rest.
-func (s *Segment) split(r *reader, rest *[NumColumns][]byte) error {
+// at is where they begin in the row.
+func (s *Segment) split(r *reader, rest *[NumColumns][]byte, at *[NumColumns]int) error {
 	h := reader{b: r.bytes(r.count(len(r.b), "head length")), own: true}
 	if r.err != nil {
 		return r.err
@@ -174,6 +196,8 @@ func (s *Segment) split(r *reader, rest *[NumColumns][]byte) error {
 	}
 	for c := range NumColumns {
 		n := r.count(MaxColumn*2, "column length")
+		s.extents[c] = extent{at[c], n}
+		at[c] += n
 		switch {
 		case n == 0:
 		case rest[c] == nil:

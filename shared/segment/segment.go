@@ -69,6 +69,7 @@ type Segment struct {
 	columns [NumColumns][]byte
 	// unloaded has a bit for each column that its row was read without.
 	unloaded uint8
+	extents  [NumColumns]extent // of a part: in the columns of its row
 	// many: it is a block of a chunk, whose lines come from many nodes.
 	many bool
 }
@@ -76,6 +77,40 @@ type Segment struct {
 // Encoded returns the column as encoded, with its own version byte; nil where
 // all lines are empty.
 func (s *Segment) Encoded(c Column) []byte { return s.columns[c] }
+
+// extent is where a part's column lies in that of its row.
+type extent struct{ offset, length int }
+
+// Extent says where the column of a part lies in that of its row, so that a
+// reader can fetch it alone.
+func (s *Segment) Extent(c Column) (offset, length int) {
+	return s.extents[c].offset, s.extents[c].length
+}
+
+// Bare returns the part of a row without its columns, which a reader can keep
+// when the row is gone, and Attach columns to.
+func (s *Segment) Bare() *Segment {
+	bare := *s
+	for c := range bare.columns {
+		bare.columns[c] = nil
+		if bare.extents[c].length > 0 {
+			bare.unloaded |= 1 << c
+		}
+	}
+	return &bare
+}
+
+// Attach gives the part of a row a column that it was read without.
+func (s *Segment) Attach(c Column, column []byte) error {
+	if len(column) != s.extents[c].length {
+		return corrupt("%d bytes of a column of %d", len(column), s.extents[c].length)
+	}
+	if len(column) > 0 {
+		s.columns[c] = column
+		s.unloaded &^= 1 << c
+	}
+	return nil
+}
 
 // DecodedBytes is about what decoding every column takes: what the columns say
 // they hold, which decoding refuses to exceed, and their offsets.
@@ -92,9 +127,15 @@ func (s *Segment) DecodedBytes() int {
 
 // Parse reads the head of an encoded segment and finds its columns, which
 // stay views of b.
-func Parse(b []byte) (*Segment, error) {
+func Parse(b []byte) (*Segment, error) { return parse(reader{b: b}) }
+
+// ParseOwned is Parse of bytes that nobody ever writes again: its ids are views
+// of b, too, and keep all of it in memory.
+func ParseOwned(b []byte) (*Segment, error) { return parse(reader{b: b, own: true}) }
+
+func parse(r reader) (*Segment, error) {
 	s := &Segment{}
-	r := reader{b: b}
+	size := len(r.b)
 	s.readHead(&r)
 	var lengths [NumColumns]int
 	for range r.count(int(NumColumns), "columns") {
@@ -103,7 +144,7 @@ func Parse(b []byte) (*Segment, error) {
 			r.fail("column %d unknown or given twice", id)
 			break
 		}
-		lengths[id] = r.count(len(b), "column length") //nolint:gosec // compared above
+		lengths[id] = r.count(size, "column length") //nolint:gosec // compared above
 	}
 	for id, n := range lengths {
 		s.columns[id] = r.bytes(n)
