@@ -242,6 +242,10 @@ func TestRetentionByClassAndOrganisation(t *testing.T) {
 			t.Errorf("%d lines are left, want %d", n, want)
 		}
 	}
+	// What is to be dropped is not deleted row by row.
+	if err := s.PurgeChunks(t.Context(), now.Add(3*days)); err != nil || scalar[int](t, db, chunkedLines, string(plain)) != 40 {
+		t.Fatal("lines are gone before their partition", err)
+	}
 	// A day later the plain ones go, too.
 	until(t, "the oldest day is dropped", func() bool {
 		if err := s.DropChunkPartitions(t.Context(), now.Add(3*days)); err != nil {

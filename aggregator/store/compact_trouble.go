@@ -104,7 +104,9 @@ values ($1, $2, $3, $4, '', $5, 0, $6, $7, $8, 0, 0, '', '', '', $9)`
 func (s *Store) setAside(ctx context.Context, w *waiting, reason error) (*unit, error) {
 	u := &unit{scope: w.scope, from: w.compacted, rows: 1}
 	var pos int64
-	err := s.maint.QueryRow(ctx, selectFirst, string(w.scope.Org), int16(w.scope.Env), w.compacted).Scan(&pos, &u.lines, &u.raw, &u.last)
+	call, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	err := s.maint.QueryRow(call, selectFirst, string(w.scope.Org), int16(w.scope.Env), w.compacted).Scan(&pos, &u.lines, &u.raw, &u.last)
 	if err != nil {
 		return nil, fmt.Errorf("find the row to set aside: %w", err)
 	}

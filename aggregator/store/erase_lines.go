@@ -148,6 +148,8 @@ func (s *Store) eraseLines(ctx context.Context, e *eraser, from int64) (looked, 
 }
 
 func (s *Store) erasureDays(ctx context.Context, e *eraser, from int64) ([]chunkKey, error) {
+	ctx, cancel := context.WithTimeout(ctx, maintTimeout)
+	defer cancel()
 	rows, err := s.maint.Query(ctx, "select distinct class, day from log_chunk where org = $1 and env = $2 and last >= $3 and t0 <= $4 order by class, day",
 		string(e.scope.Org), int16(e.scope.Env), from, clampTime(time.UnixMicro(e.latest)))
 	if err != nil {

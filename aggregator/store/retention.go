@@ -93,6 +93,8 @@ type chunkPartition struct {
 }
 
 func (s *Store) chunkPartitions(ctx context.Context) ([]chunkPartition, error) {
+	ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
 	rows, err := s.maint.Query(ctx, "select name, class, day from chunk_partitions()")
 	if err != nil {
 		return nil, fmt.Errorf("list partitions of chunks: %w", err)
@@ -166,6 +168,8 @@ func (s *Store) makeDays(ctx context.Context, class int16, days []chunkDay) erro
 	for i, d := range days {
 		dates[i] = d.date()
 	}
+	ctx, cancel := context.WithTimeout(ctx, maintTimeout)
+	defer cancel()
 	var made int
 	if err := s.maint.QueryRow(ctx, "select make_chunk_partitions($1, $2::date[])", class, dates).Scan(&made); err != nil {
 		return fmt.Errorf("make the partitions of chunks from %s: %w", dates[0].Format(time.DateOnly), err)
@@ -214,9 +218,14 @@ const (
 )
 
 // purgeChunks deletes the chunks that their organisation keeps for a shorter
-// time than its class, and what is left of old days.
+// time than its class, and what is left of old days: where a partition of one
+// is still to be dropped, that is waited for, or its rows would go one by one.
 func (s *Store) purgeChunks(ctx context.Context, now time.Time) error {
 	all, err := s.retentions(ctx)
+	if err != nil {
+		return err
+	}
+	existing, err := s.chunkPartitions(ctx)
 	if err != nil {
 		return err
 	}
@@ -236,7 +245,11 @@ func (s *Store) purgeChunks(ctx context.Context, now time.Time) error {
 		}
 	}
 	for class := range classes {
-		if _, err := s.maint.Exec(ctx, purgeClass, class, dayOf(now.Add(-s.keep(class))).date()); err != nil {
+		before := dayOf(now.Add(-s.keep(class)))
+		if slices.ContainsFunc(existing, func(p chunkPartition) bool { return p.class == class && p.day < before }) {
+			continue
+		}
+		if _, err := s.maint.Exec(ctx, purgeClass, class, before.date()); err != nil {
 			errs = append(errs, fmt.Errorf("delete lines of class %d: %w", class, err))
 		}
 	}

@@ -116,7 +116,9 @@ func Open(ctx context.Context, o Options) (_ *Store, err error) {
 	}); err != nil {
 		return nil, err
 	}
-	if s.maint, err = openPool(ctx, o.DSN, roleMaint, int32(2+min(s.compactor.workers, 64)), map[string]string{ //nolint:gosec // at most 66
+	// One for each worker, the erasures, the steps of maintain, leases, and
+	// StreamHeads, which must not wait for any of them.
+	if s.maint, err = openPool(ctx, o.DSN, roleMaint, int32(4+min(s.compactor.workers, 64)), map[string]string{ //nolint:gosec // at most 68
 		"statement_timeout": "60s", "idle_in_transaction_session_timeout": "30s",
 	}); err != nil {
 		return nil, err
