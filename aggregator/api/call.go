@@ -114,7 +114,7 @@ func (c *call) crossOrigin() (preflight bool) {
 	}
 	// No Allow-Credentials: cookies stay with our own pages.
 	h.Set("Access-Control-Allow-Origin", origin)
-	h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, X-Export-Lines, X-Export-Error")
+	h.Set("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, Location, Idempotency-Replayed, X-Export-Lines, X-Export-Error")
 	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
 	if c.r.Method != http.MethodOptions || c.r.Header.Get("Access-Control-Request-Method") == "" {
 		return false

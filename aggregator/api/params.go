@@ -217,7 +217,7 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 		t, err = time.Parse(time.DateOnly, text)
 	}
 	t = t.UTC().Truncate(time.Microsecond)
-	if err != nil || t.Year() < 1 || t.Year() > 9999 {
+	if err != nil || t.IsZero() || t.Year() < 1 || t.Year() > 9999 { // the zero time is none
 		return time.Time{}, errTime
 	}
 	return t, nil

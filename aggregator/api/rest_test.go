@@ -187,7 +187,7 @@ var badValues = map[string][]string{
 	"provider": {"", "Docker", "aws", "docker,"}, "stream": {"", "stdin"}, "source": {"", "user"},
 	"level": {"", "ERROR", "fatal", "error,loud", "3"}, "minLevel": {"", "loud", "warn,error"},
 	"search": {"", strings.Repeat("s", 513), "\xff", "a\x00"},
-	"since":  {"", "yesterday", "2026-13-01", "-15", "--15m", "-1e9h", "-99999d", "2026-09-01T10:00:00", "9999-12-31T23:59:59-01:00", "0000-01-01", strings.Repeat("9", 70)},
+	"since":  {"", "yesterday", "2026-13-01", "-15", "--15m", "-1e9h", "-99999d", "2026-09-01T10:00:00", "9999-12-31T23:59:59-01:00", "0000-01-01", "0001-01-01", strings.Repeat("9", 70)},
 	"until":  {"", "tomorrow", "+15m", "1600000000"},
 	"limit":  {"", "0", "-1", "1001", "1.5", "ten", "010", "99999999999999999999"}, "offset": {"", "-1", "10001", "x"},
 	"cursor": {"", "x", "AAAA", "AQA", strings.Repeat("A", 5000), "!!!"}, "order": {"", "up", "DESC"},

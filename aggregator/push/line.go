@@ -20,6 +20,7 @@ var (
 	errTooMany   = fmt.Errorf("is beyond the first %d: send the rest in another request", MaxRecords)
 	errNoObject  = errors.New("is not a JSON object")
 	errNoMessage = errors.New("message is missing")
+	errSeconds   = errors.New("timestamp is a number before 1973: give milliseconds since 1970, not seconds")
 	errTime      = errors.New("timestamp is neither ISO 8601 (2026-09-01T10:00:00.123Z) nor milliseconds since 1970")
 )
 
@@ -159,6 +160,9 @@ func levelOf(word string) (level telemetry.Level, stated bool) {
 // them.
 type instant struct{ time.Time }
 
+// earliestMillis is in 1973: a smaller number was meant as seconds.
+const earliestMillis = 1e11
+
 // latest is the last time that the path from nodes takes.
 var latest = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
@@ -171,6 +175,9 @@ func (i *instant) UnmarshalJSON(b []byte) error {
 		var ms float64
 		if err := json.Unmarshal(b, &ms); err != nil || ms < 0 || ms > float64(latest.UnixMilli()) {
 			return errTime
+		}
+		if ms < earliestMillis {
+			return errSeconds
 		}
 		i.Time = time.UnixMicro(int64(ms * 1000)).UTC()
 		return nil

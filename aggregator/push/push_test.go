@@ -210,6 +210,7 @@ func TestABadLineCostsItselfAndIsNamed(t *testing.T) {
 		`{"message":"x","agentId":"agt_a","timestamp":"soon"}`:                                                   "timestamp is neither",
 		`{"message":"x","agentId":"agt_a","timestamp":-1}`:                                                       "timestamp is neither",
 		`{"message":"x","agentId":"agt_a","timestamp":1e300}`:                                                    "timestamp is neither",
+		`{"message":"x","agentId":"agt_a","timestamp":1756720800}`:                                               "not seconds",
 		`{"message":"x","agentId":"agt_a","timestamp":"9999-12-31T23:59:59.5Z"}`:                                 "timestamp is neither",
 		`{"message":"x","agentId":"agt_a","userId":"a\u0000b"}`:                                                  "user id holds a NUL",
 		`{"message":"x","agentId":"agt_a","traceId":"x y"}`:                                                      "traceId holds",
