@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/theazo/observability/shared/frame"
@@ -52,7 +53,7 @@ func guarded(r *frame.Received, check func() (unknown int, err error)) (unknown 
 // quarantine marks a frame as one of which only the bytes can be kept.
 func quarantine(r *frame.Received, reason string) {
 	const most = 1024
-	r.Segment, r.Lines, r.Records = nil, nil, telemetry.Records{}
+	r.Segment, r.Times, r.Records = nil, nil, telemetry.Records{}
 	r.Quarantine = reason[:min(len(reason), most)]
 }
 
@@ -79,7 +80,7 @@ func checkTombstone(r *frame.Received) (unknown int, err error) {
 }
 
 func checkLogs(r *frame.Received) error {
-	s, err := segment.Parse(r.Body)
+	s, err := segment.ParseOwned(r.Body)
 	if err != nil {
 		return err
 	}
@@ -94,16 +95,30 @@ func checkLogs(r *frame.Received) error {
 			return fmt.Errorf("origin %d: %w", i, err)
 		}
 	}
-	lines := s.Read()
+	lines := scratch.Get().(*segment.Lines) //nolint:forcetypeassert // nothing else is put there
+	lines.Reset(s)
 	if err := lines.DecodeAll(); err != nil {
 		return err
 	}
 	if err := checkLines(lines); err != nil {
 		return err
 	}
-	r.Segment, r.Lines = s, lines
+	r.Segment, r.Times = s, frame.OriginTimes(lines)
+	if s.DecodedBytes() <= maxScratch {
+		lines.Reset(nothing)
+		scratch.Put(lines)
+	}
 	return nil
 }
+
+// scratch is memory to decode into: what is decoded here is looked at and
+// forgotten. Most lines are shown to nobody before they are compacted.
+var scratch = sync.Pool{New: func() any { return &segment.Lines{} }}
+
+// maxScratch is what is worth keeping.
+const maxScratch = 4 << 20
+
+var nothing = &segment.Segment{}
 
 // checkLines checks what a segment's codec leaves to its callers: sizes, the
 // sum that is billed, and text that others print without a look.

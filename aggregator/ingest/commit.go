@@ -5,7 +5,6 @@ import (
 	"errors"
 	"hash/maphash"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -24,9 +23,6 @@ const (
 	maxBatchDecoded = 64 << 20
 )
 
-// maxKept bounds the decoded lines of frames that wait for their commit.
-const maxKept = 64 << 20
-
 // attemptsBeforeSplit is how often a batch is tried that fails with an error
 // which names neither the data nor an absent database: then its parts are tried
 // alone, so that no organisation waits for the fault of another.
@@ -36,7 +32,6 @@ const attemptsBeforeSplit = 3
 type item struct {
 	received *frame.Received
 	size     int64 // as reserved
-	kept     int64 // as keep said
 	// settle takes the outcome. refused: it cannot be stored now; the node has
 	// to send it again.
 	settle func(outcome frame.Outcome, refused string)
@@ -63,8 +58,6 @@ type pipeline struct {
 	metrics *metrics
 	seed    maphash.Seed
 	workers []*worker
-
-	kept atomic.Int64 // bytes of decoded lines that wait for their commit
 
 	mu    sync.Mutex
 	byOrg map[telemetry.OrgID]int64
@@ -105,27 +98,8 @@ func (p *pipeline) release(org telemetry.OrgID, size int64) {
 	p.metrics.queued.Set(float64(p.total))
 }
 
-// keep lets a frame's decoded lines wait with it, so that the store need not
-// decode them a second time, as long as not too many do: the memory that
-// organisations are granted is counted in encoded bytes.
-func (p *pipeline) keep(r *frame.Received) (bytes int64) {
-	if r.Lines == nil {
-		return 0
-	}
-	bytes = int64(r.Segment.DecodedBytes())
-	if p.kept.Add(bytes) > maxKept {
-		p.kept.Add(-bytes)
-		r.Lines = nil
-		return 0
-	}
-	return bytes
-}
-
 // forget gives back what a frame held.
-func (p *pipeline) forget(i *item) {
-	p.release(i.received.Org, i.size)
-	p.kept.Add(-i.kept)
-}
+func (p *pipeline) forget(i *item) { p.release(i.received.Org, i.size) }
 
 // enqueue hands a frame, whose memory is reserved, to its worker.
 func (p *pipeline) enqueue(i *item) {

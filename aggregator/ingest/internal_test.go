@@ -333,30 +333,32 @@ func TestWhatATransactionDecodesIsBounded(t *testing.T) {
 	}
 }
 
-func TestDecodedLinesAreKeptWithinABound(t *testing.T) {
-	var w segment.Writer
-	for range 1000 {
-		w.Append(&telemetry.LogEntry{Origin: telemetry.Origin{Agent: "agt_a"}, Message: strings.Repeat("x", 200)})
-	}
-	body := w.Encode(nil)
-	p := testPipeline(&slowCommitter{})
-	var held []*item
-	for len(held) == 0 || held[len(held)-1].kept > 0 {
-		r := &frame.Received{Frame: frame.Frame{Header: frame.Header{Org: "org_a", Epoch: 1, First: 1, Count: 1000}, Body: body}}
-		if check(r); r.Quarantine != "" || r.Lines == nil {
-			t.Fatalf("%q", r.Quarantine)
+// Frames share the memory that they are decoded in; what is kept of one must not
+// change with the next.
+func TestWhatIsKeptOfAFrameIsItsOwn(t *testing.T) {
+	at := time.UnixMicro(1_700_000_000_000_000)
+	made := func(i int) *frame.Received {
+		var w segment.Writer
+		agent := telemetry.AgentID(fmt.Sprintf("agt_%d", i))
+		for line := range 1000 {
+			w.Append(&telemetry.LogEntry{Timestamp: at.Add(time.Duration(i*1000+line) * time.Second), Origin: telemetry.Origin{Agent: agent}, Message: strings.Repeat("x", 200)})
 		}
-		i := &item{received: r, kept: p.keep(r)} // keep may take the lines away
-		if (i.kept > 0) != (r.Lines != nil) || p.kept.Load() > maxKept {
-			t.Fatalf("%d bytes kept, lines %v", p.kept.Load(), r.Lines != nil)
+		return &frame.Received{Frame: frame.Frame{Header: frame.Header{Org: "org_a", Epoch: 1, First: 1, Count: 1000}, Body: w.Encode(nil)}}
+	}
+	var all []*frame.Received
+	for i := range 20 {
+		r := made(i)
+		if check(r); r.Quarantine != "" {
+			t.Fatal(r.Quarantine)
 		}
-		held = append(held, i)
+		all = append(all, r)
 	}
-	for _, i := range held {
-		p.forget(i)
-	}
-	if n := p.kept.Load(); n != 0 {
-		t.Fatalf("%d bytes are kept of nothing", n)
+	for i, r := range all {
+		first := at.UnixMicro() + int64(i)*1000*1e6
+		want := frame.Times{First: first, Last: first + 999*1e6}
+		if len(r.Times) != 1 || r.Times[0] != want || r.Segment.Origins[0].Agent != telemetry.AgentID(fmt.Sprintf("agt_%d", i)) {
+			t.Errorf("frame %d: %+v of %+v", i, r.Times, r.Segment.Origins)
+		}
 	}
 }
 

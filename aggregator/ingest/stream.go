@@ -354,7 +354,7 @@ func (x *session) take(k streamKey, f frame.Frame) {
 		return
 	}
 	x.replies.taken()
-	x.pipeline.enqueue(&item{received: r, size: size + more, kept: x.pipeline.keep(r), settle: func(o frame.Outcome, refused string) {
+	x.pipeline.enqueue(&item{received: r, size: size + more, settle: func(o frame.Outcome, refused string) {
 		if refused != "" {
 			x.replies.refuse(k, r.First, waitForStore, refused)
 			x.replies.dropped()

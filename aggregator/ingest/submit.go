@@ -108,7 +108,7 @@ func (s *Server) commitSubmitted(ctx context.Context, frames []*frame.Received, 
 			s.metrics.throttled.WithLabelValues("memory").Inc()
 			return nil, &telemetry.Failure{Code: telemetry.Unavailable, RetryAfter: waitForMemory, Message: "Nothing more can be taken now: " + refused + ". Send it again."}
 		}
-		items = append(items, &item{received: f, size: size, kept: s.pipeline.keep(f), settle: func(o frame.Outcome, refused string) {
+		items = append(items, &item{received: f, size: size, settle: func(o frame.Outcome, refused string) {
 			settled <- settlement{frame: i, Outcome: o, refused: refused != ""}
 		}})
 	}

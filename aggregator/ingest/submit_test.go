@@ -105,7 +105,11 @@ func TestARefusedFrameDoesNotHoldUpThoseAfterIt(t *testing.T) {
 	senders.Wait()
 	seen := map[string]int{}
 	for _, f := range b.store.Committed() {
-		seen[string(f.Lines.Message(0))]++
+		lines := f.Segment.Read()
+		if err := lines.DecodeAll(); err != nil {
+			t.Fatal(err)
+		}
+		seen[string(lines.Message(0))]++
 	}
 	for i := range 10 {
 		if want := map[bool]int{true: 0, false: 1}[i == 3]; seen[strconv.Itoa(i)] != want {

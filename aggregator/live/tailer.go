@@ -173,6 +173,10 @@ func (t *tailer) drain() error {
 		if p.Position > t.pos+1 && !t.read(p.Position-1) {
 			return nil // the next poll goes on
 		}
+		if p.Lines != nil && p.Lines.DecodeAll() != nil {
+			t.read(p.Next() - 1) // which says what is wrong
+			continue
+		}
 		t.deliver(p)
 	}
 	if overflow {

@@ -23,7 +23,7 @@ const (
 // batch is one Commit on its way: judged frames, and the rows they become.
 type batch struct {
 	frames []*frame.Received
-	lines  []*segment.Lines // decoded, by frame; nil where a frame has none
+	times  [][]frame.Times // by frame; nil where a frame has no lines
 
 	marks   []*mark // sorted
 	markOf  map[markKey]*mark
@@ -79,9 +79,8 @@ type scopeBatch struct {
 }
 
 type linePart struct {
-	part  segment.Part
-	lines *segment.Lines
-	recv  time.Time // of its row
+	part segment.Part
+	recv time.Time // of its row
 }
 
 type gapRow struct {
@@ -90,9 +89,9 @@ type gapRow struct {
 	epoch uint64
 }
 
-func newBatch(frames []*frame.Received, lines []*segment.Lines, spans *spanCache) *batch {
+func newBatch(frames []*frame.Received, times [][]frame.Times, spans *spanCache) *batch {
 	b := &batch{
-		frames: frames, lines: lines, markOf: map[markKey]*mark{}, spanOf: map[spanKey]int{}, scopeOf: map[telemetry.Scope]*scopeBatch{},
+		frames: frames, times: times, markOf: map[markKey]*mark{}, spanOf: map[spanKey]int{}, scopeOf: map[telemetry.Scope]*scopeBatch{},
 		outcomes: make([]frame.Outcome, len(frames)), now: storedTime(time.Now()),
 	}
 	b.seen = newSightings(spans)
@@ -139,7 +138,7 @@ func (b *batch) judge() {
 			m.seq, m.changed = f.Last(), true
 			b.outcomes[i] = frame.Outcome{Verdict: frame.Committed}
 			m.count(f, int64(uint64(f.Count)-known)) //nolint:gosec // known is below Count
-			b.take(f, b.lines[i], known)
+			b.take(f, b.times[i], known)
 		}
 	}
 	slices.SortFunc(b.scopes, func(x, y *scopeBatch) int {
@@ -182,7 +181,7 @@ func (b *batch) scope(s telemetry.Scope) *scopeBatch {
 // take adds what one frame holds beyond its first known records. (The spool
 // never cuts a frame anew, but a tombstone may stand for frames of which some
 // were committed and their acknowledgement lost.)
-func (b *batch) take(f *frame.Received, lines *segment.Lines, known uint64) {
+func (b *batch) take(f *frame.Received, times []frame.Times, known uint64) {
 	sc, recv := b.scope(f.Scope()), b.received(f)
 	switch {
 	case f.Quarantine != "":
@@ -195,11 +194,11 @@ func (b *batch) take(f *frame.Received, lines *segment.Lines, known uint64) {
 		b.takeTombstone(sc, f, recv, known)
 	case f.Lane == telemetry.LaneLogs:
 		if known > 0 {
-			f, lines = without(f, lines, int(known)) //nolint:gosec // below MaxCount
+			f, times = without(f, int(known)) //nolint:gosec // below MaxCount
 		}
-		part := linePart{part: segment.Part{Segment: f.Segment, Node: f.Node, Epoch: f.Epoch, FirstSeq: f.First}, lines: lines, recv: recv}
+		part := linePart{part: segment.Part{Segment: f.Segment, Node: f.Node, Epoch: f.Epoch, FirstSeq: f.First}, recv: recv}
 		sc.parts = append(sc.parts, part)
-		b.seen.lines(f, lines, recv)
+		b.seen.lines(f, times, recv)
 	default:
 		b.takeRecords(sc, f, recv, known)
 	}
@@ -255,10 +254,11 @@ func (b *batch) received(f *frame.Received) time.Time {
 	return storedTime(f.ReceivedAt)
 }
 
-// without returns the frame without its first lines.
-func without(f *frame.Received, lines *segment.Lines, known int) (*frame.Received, *segment.Lines) {
+// without returns the frame without its first lines. All its columns were decoded before.
+func without(f *frame.Received, known int) (*frame.Received, []frame.Times) {
 	var w segment.Writer
 	var e telemetry.LogEntry
+	lines := decoded(f.Segment)
 	for i := known; i < f.Segment.Lines; i++ {
 		lines.Entry(i, &e)
 		w.Append(&e)
@@ -271,11 +271,16 @@ func without(f *frame.Received, lines *segment.Lines, known int) (*frame.Receive
 		panic(fmt.Sprintf("store: a segment of lines just decoded does not parse: %v", err))
 	}
 	cut.Segment = s
-	lines = s.Read()
+	return &cut, frame.OriginTimes(decoded(s))
+}
+
+// decoded returns the lines of a segment that is known to be good.
+func decoded(s *segment.Segment) *segment.Lines {
+	lines := s.Read()
 	if err := lines.DecodeAll(); err != nil {
-		panic(fmt.Sprintf("store: a segment of lines just decoded does not decode: %v", err))
+		panic(fmt.Sprintf("store: a segment of lines that were decoded before does not decode: %v", err))
 	}
-	return &cut, lines
+	return lines
 }
 
 // closeRows gives all parts of a row the time of the newest of them, finds how
@@ -338,14 +343,15 @@ func (sc *scopeBatch) count() int64 {
 	return n
 }
 
-// published describes the committed records, by scope and rising position.
+// published describes the committed records, by scope and rising position. Their
+// lines are decoded by who shows them: most are never shown.
 func (b *batch) published() []*frame.Published {
 	var list []*frame.Published
 	for _, sc := range b.scopes {
 		at := sc.next - sc.count()
 		for i := range sc.parts {
 			p := &sc.parts[i]
-			list = append(list, frame.NewPublished(sc.scope, at, p.recv, &p.part, p.lines))
+			list = append(list, frame.NewPublished(sc.scope, at, p.recv, &p.part, p.part.Read()))
 			at += int64(p.part.Lines)
 		}
 		for i := range sc.gaps {

@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/theazo/observability/shared/frame"
-	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -39,12 +38,12 @@ func (s *Store) Commit(ctx context.Context, frames []*frame.Received) ([]frame.O
 }
 
 func (s *Store) commit(ctx context.Context, frames []*frame.Received) ([]frame.Outcome, []*frame.Published, error) {
-	lines, err := decodeAll(frames)
+	times, err := allTimes(frames)
 	if err != nil {
 		return nil, nil, err
 	}
 	for attempt := 1; ; attempt++ {
-		b := newBatch(frames, lines, &s.spans)
+		b := newBatch(frames, times, &s.spans)
 		err = s.attempt(ctx, b)
 		if err == nil {
 			s.spans.remember(b.seen)
@@ -57,22 +56,24 @@ func (s *Store) commit(ctx context.Context, frames []*frame.Received) ([]frame.O
 	}
 }
 
-// decodeAll decodes what will be published, before any lock is held.
-func decodeAll(frames []*frame.Received) ([]*segment.Lines, error) {
-	lines := make([]*segment.Lines, len(frames))
+// allTimes finds when the origins of each frame wrote, where ingest has not,
+// before any lock is held.
+func allTimes(frames []*frame.Received) ([][]frame.Times, error) {
+	times := make([][]frame.Times, len(frames))
 	for i, f := range frames {
 		if f.Segment == nil || f.Quarantine != "" || f.Tombstone {
 			continue
 		}
-		if lines[i] = f.Lines; lines[i] != nil {
+		if times[i] = f.Times; times[i] != nil {
 			continue
 		}
-		lines[i] = f.Segment.Read()
-		if err := lines[i].DecodeAll(); err != nil {
+		lines := f.Segment.Read()
+		if err := lines.DecodeAll(); err != nil {
 			return nil, &telemetry.Failure{Code: telemetry.Unprocessable, Message: "A frame cannot be decoded.", Cause: fmt.Errorf("%s: %w", &f.Header, err)}
 		}
+		times[i] = frame.OriginTimes(lines)
 	}
-	return lines, nil
+	return times, nil
 }
 
 // lostRace reports whether the same commit may succeed when it starts again.

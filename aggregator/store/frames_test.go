@@ -106,6 +106,11 @@ func readAll(ctx context.Context, s *store.Store, scope telemetry.Scope, after i
 func entriesOf(list []*frame.Published) []telemetry.LogEntry {
 	var entries []telemetry.LogEntry
 	for _, p := range list {
+		if p.Lines != nil {
+			if err := p.Lines.DecodeAll(); err != nil {
+				panic(err)
+			}
+		}
 		for i := range p.Count() {
 			var e telemetry.LogEntry
 			p.Entry(i, &e)

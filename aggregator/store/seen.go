@@ -3,13 +3,13 @@ package store
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/theazo/observability/shared/frame"
-	"github.com/theazo/observability/shared/segment"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -18,44 +18,63 @@ import (
 // widen what they read by it.
 const spanSlack = 10 * time.Second
 
-// beingKey names an agent or a session.
-type beingKey struct {
+// kind is all agents, or all sessions, of a scope.
+type kind struct {
 	scope   telemetry.Scope
 	session bool
-	id      string
 }
 
 // being is what a commit learnt of an agent or session.
 type being struct {
-	origin telemetry.Origin // without stream and source
+	origin *telemetry.Origin // its stream and source are those of one line
 	node   telemetry.NodeID
-
-	first, last time.Time // of lines; zero: none
+	lines  frame.Times
 
 	status    telemetry.AgentStatus
 	statusAt  time.Time // of the event that says so; zero: none
 	createdAt time.Time
+}
 
-	written time.Time // what is remembered of it: since when the database says so
+// sighting is a being with its name.
+type sighting struct {
+	kind
+	id string
+	*being
 }
 
 // sightings collects agents and sessions during one commit.
 type sightings struct {
 	began   time.Time
 	known   *spanCache
-	beings  map[beingKey]*being
-	written []beingKey
+	beings  map[kind]map[string]*being
+	free    []being // memory of the next ones
+	written []sighting
 }
 
 func newSightings(known *spanCache) *sightings {
-	return &sightings{began: time.Now(), known: known, beings: map[beingKey]*being{}}
+	return &sightings{began: time.Now(), known: known, beings: map[kind]map[string]*being{}}
 }
 
-func (s *sightings) of(k beingKey, at, recv time.Time) *being {
-	b := s.beings[k]
+// of returns all beings of a kind.
+func (s *sightings) of(k kind) map[string]*being {
+	m := s.beings[k]
+	if m == nil {
+		m = map[string]*being{}
+		s.beings[k] = m
+	}
+	return m
+}
+
+// being returns one of beings, new if need be.
+func (s *sightings) being(beings map[string]*being, id string, at func() time.Time, recv time.Time) *being {
+	b := beings[id]
 	if b == nil {
-		b = &being{status: telemetry.AgentRunning, createdAt: creation(at, recv)}
-		s.beings[k] = b
+		if len(s.free) == 0 {
+			s.free = make([]being, min(1+len(beings), 256))
+		}
+		b, s.free = &s.free[0], s.free[1:]
+		*b = being{status: telemetry.AgentRunning, createdAt: creation(at(), recv), lines: frame.NoTimes}
+		beings[id] = b
 	}
 	return b
 }
@@ -71,62 +90,39 @@ func creation(at, recv time.Time) time.Time {
 	return clampTime(at)
 }
 
-// lines notes the origins of a frame's lines.
-func (s *sightings) lines(f *frame.Received, lines *segment.Lines, recv time.Time) {
-	spans := originSpans(lines)
-	for i := range spans {
-		if spans[i].first > spans[i].last {
+// lines notes the origins of a frame's lines, and when each wrote.
+func (s *sightings) lines(f *frame.Received, times []frame.Times, recv time.Time) {
+	agents, sessions := s.of(kind{scope: f.Scope()}), s.of(kind{scope: f.Scope(), session: true})
+	for i := range times {
+		t := times[i]
+		if t.None() {
 			continue // in the dictionary, in no line
 		}
-		o := &lines.Origins[i]
-		first, last := clampTime(time.UnixMicro(spans[i].first)), clampTime(time.UnixMicro(spans[i].last))
-		s.of(beingKey{scope: f.Scope(), id: string(o.Agent)}, first, recv).wrote(o, f.Node, first, last)
+		o := &f.Segment.Origins[i]
+		at := func() time.Time { return time.UnixMicro(t.First) }
+		s.being(agents, string(o.Agent), at, recv).wrote(o, f.Node, t)
 		if o.Session != "" {
-			s.of(beingKey{scope: f.Scope(), session: true, id: string(o.Session)}, first, recv).wrote(o, f.Node, first, last)
+			s.being(sessions, string(o.Session), at, recv).wrote(o, f.Node, t)
 		}
 	}
 }
 
-type microSpan struct{ first, last int64 }
-
-// originSpans finds the first and last timestamp of each origin.
-func originSpans(l *segment.Lines) []microSpan {
-	const most = 1<<63 - 1
-	spans := make([]microSpan, len(l.Origins))
-	for i := range spans {
-		spans[i] = microSpan{first: most, last: -most}
-	}
-	for i := range l.Segment.Lines {
-		s, t := &spans[l.OriginIndex(i)], l.Micros(i)
-		s.first, s.last = min(s.first, t), max(s.last, t)
-	}
-	return spans
-}
-
-func (b *being) wrote(o *telemetry.Origin, node telemetry.NodeID, first, last time.Time) {
-	b.is(o, node)
-	if b.first.IsZero() || first.Before(b.first) {
-		b.first = first
-	}
-	if b.last.IsZero() || last.After(b.last) {
-		b.last = last
-	}
-}
-
-func (b *being) is(o *telemetry.Origin, node telemetry.NodeID) {
-	b.origin, b.node = *o, node
-	b.origin.Stream, b.origin.Source = telemetry.NoStream, telemetry.SourceAgent
+func (b *being) wrote(o *telemetry.Origin, node telemetry.NodeID, t frame.Times) {
+	b.origin, b.node = o, node
+	b.lines = b.lines.With(t)
 }
 
 // event notes what a lifecycle event says of its agent.
 func (s *sightings) event(f *frame.Received, e *telemetry.Event, recv time.Time) {
-	b := s.of(beingKey{scope: f.Scope(), id: string(e.Agent)}, e.Timestamp, recv)
-	b.is(&e.Origin, f.Node)
+	at := func() time.Time { return e.Timestamp }
+	b := s.being(s.of(kind{scope: f.Scope()}), string(e.Agent), at, recv)
+	b.origin, b.node = &e.Origin, f.Node
 	if status, says := statusAfter(e); says && !e.Timestamp.Before(b.statusAt) {
 		b.status, b.statusAt = status, clampTime(e.Timestamp)
 	}
 	if e.Session != "" {
-		s.of(beingKey{scope: f.Scope(), session: true, id: string(e.Session)}, e.Timestamp, recv).is(&e.Origin, f.Node)
+		b := s.being(s.of(kind{scope: f.Scope(), session: true}), string(e.Session), at, recv)
+		b.origin, b.node = &e.Origin, f.Node
 	}
 }
 
@@ -150,36 +146,45 @@ func statusAfter(e *telemetry.Event) (status telemetry.AgentStatus, says bool) {
 }
 
 // unknown lists, sorted, what the database does not know yet and will be told.
-func (s *sightings) unknown(session bool) []beingKey {
-	var keys []beingKey
-	for k, b := range s.beings {
-		if k.session == session && !s.known.covers(k, b) {
-			keys = append(keys, k)
+func (s *sightings) unknown(session bool) []sighting {
+	var list []sighting
+	for k, beings := range s.beings {
+		if k.session == session {
+			list = s.known.uncovered(list, k, beings)
 		}
 	}
-	slices.SortFunc(keys, func(x, y beingKey) int {
+	slices.SortFunc(list, func(x, y sighting) int {
 		return cmp.Or(cmp.Compare(x.scope.Org, y.scope.Org), cmp.Compare(x.scope.Env, y.scope.Env), cmp.Compare(x.id, y.id))
 	})
-	s.written = append(s.written, keys...)
-	return keys
+	s.written = append(s.written, list...)
+	return list
+}
+
+// microTime is the first or last of an agent's or session's lines as the database
+// keeps it; null where it has none.
+func microTime(t frame.Times, us int64) *time.Time {
+	if t.None() {
+		return nil
+	}
+	at := clampTime(time.UnixMicro(us))
+	return &at
 }
 
 func (b *batch) queueAgents(q *pgx.Batch) {
-	keys := b.seen.unknown(false)
-	if len(keys) == 0 {
+	list := b.seen.unknown(false)
+	if len(list) == 0 {
 		return
 	}
 	var orgs, ids, sessions, users, sandboxes, nodes []string
 	var envs, providers, statuses []int16
 	var statusAts, firsts, lasts []*time.Time
 	var created []time.Time
-	for _, k := range keys {
-		a := b.seen.beings[k]
-		orgs, envs, ids = append(orgs, string(k.scope.Org)), append(envs, int16(k.scope.Env)), append(ids, k.id)
+	for _, a := range list {
+		orgs, envs, ids = append(orgs, string(a.scope.Org)), append(envs, int16(a.scope.Env)), append(ids, a.id)
 		sessions, users, sandboxes = append(sessions, string(a.origin.Session)), append(users, string(a.origin.User)), append(sandboxes, string(a.origin.Sandbox))
 		providers, nodes = append(providers, int16(a.origin.Provider)), append(nodes, string(a.node))
 		statuses, statusAts = append(statuses, int16(a.status)), append(statusAts, nullTime(a.statusAt))
-		created, firsts, lasts = append(created, a.createdAt), append(firsts, nullTime(a.first)), append(lasts, nullTime(a.last))
+		created, firsts, lasts = append(created, a.createdAt), append(firsts, microTime(a.lines, a.lines.First)), append(lasts, microTime(a.lines, a.lines.Last))
 	}
 	q.Queue(upsertAgents, orgs, envs, ids, sessions, users, providers, sandboxes, nodes, statuses, statusAts, created, firsts, lasts)
 }
@@ -198,19 +203,18 @@ on conflict (org, env, id) do update set
   first_line = least(a.first_line, excluded.first_line), last_line = greatest(a.last_line, excluded.last_line)`
 
 func (b *batch) queueSessions(q *pgx.Batch) {
-	keys := b.seen.unknown(true)
-	if len(keys) == 0 {
+	list := b.seen.unknown(true)
+	if len(list) == 0 {
 		return
 	}
 	var orgs, ids, users []string
 	var envs []int16
 	var created []time.Time
 	var firsts, lasts []*time.Time
-	for _, k := range keys {
-		s := b.seen.beings[k]
-		orgs, envs, ids = append(orgs, string(k.scope.Org)), append(envs, int16(k.scope.Env)), append(ids, k.id)
+	for _, s := range list {
+		orgs, envs, ids = append(orgs, string(s.scope.Org)), append(envs, int16(s.scope.Env)), append(ids, s.id)
 		users, created = append(users, string(s.origin.User)), append(created, s.createdAt)
-		firsts, lasts = append(firsts, nullTime(s.first)), append(lasts, nullTime(s.last))
+		firsts, lasts = append(firsts, microTime(s.lines, s.lines.First)), append(lasts, microTime(s.lines, s.lines.Last))
 	}
 	q.Queue(upsertSessions, orgs, envs, ids, users, int16(telemetry.SessionActive), created, firsts, lasts)
 }
@@ -229,7 +233,16 @@ on conflict (org, env, id) do update set "user" = coalesce(nullif(excluded."user
 // bound it: the older is forgotten when the newer is full.
 type spanCache struct {
 	mu         sync.Mutex
-	young, old map[beingKey]being
+	young, old map[kind]map[string]*remembered
+	size       int // of young
+}
+
+// remembered is what the database says of an agent or session.
+type remembered struct {
+	origin  telemetry.Origin
+	node    telemetry.NodeID
+	lines   frame.Times
+	written time.Time // since when it says so
 }
 
 const (
@@ -237,58 +250,93 @@ const (
 	spanTrust      = time.Minute
 )
 
-// covers reports whether the database need not hear of b.
-func (c *spanCache) covers(k beingKey, b *being) bool {
+// uncovered appends the beings that the database has to hear of.
+func (c *spanCache) uncovered(list []sighting, k kind, beings map[string]*being) []sighting {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	known, ok := c.get(k)
+	now := time.Now()
+	for id, b := range beings {
+		if !c.covers(k, id, b, now) {
+			list = append(list, sighting{kind: k, id: id, being: b})
+		}
+	}
+	return list
+}
+
+// covers reports whether the database need not hear of b.
+func (c *spanCache) covers(k kind, id string, b *being, now time.Time) bool {
+	known := c.get(k, id)
 	switch {
-	case !ok || !b.statusAt.IsZero() || time.Since(known.written) > spanTrust:
+	case known == nil || !b.statusAt.IsZero() || now.Sub(known.written) > spanTrust:
 		return false
 	case k.session && b.origin.User != "" && b.origin.User != known.origin.User:
 		return false
-	case !k.session && (b.origin != known.origin || b.node != known.node):
+	case !k.session && (!sameSender(b.origin, &known.origin) || b.node != known.node):
 		return false
-	case b.first.IsZero():
+	case b.lines.None():
 		return true
 	}
-	return !known.first.IsZero() && !b.first.Before(known.first.Add(-spanSlack)) && !b.last.After(known.last.Add(spanSlack))
+	const slack = int64(spanSlack / time.Microsecond)
+	return !known.lines.None() && b.lines.First >= known.lines.First-slack && b.lines.Last <= known.lines.Last+slack
+}
+
+// sameSender compares origins but for stream and source, which are of one line.
+func sameSender(x, y *telemetry.Origin) bool {
+	return x.Agent == y.Agent && x.Session == y.Session && x.User == y.User && x.Sandbox == y.Sandbox && x.Provider == y.Provider
 }
 
 // remember notes what a commit that has returned wrote.
 func (c *spanCache) remember(s *sightings) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, k := range s.written {
-		b := *s.beings[k]
-		b.written = s.began
-		if known, ok := c.get(k); ok && !known.first.IsZero() && s.began.Sub(known.written) <= spanTrust {
-			b.written = known.written
-			if b.first.IsZero() || known.first.Before(b.first) {
-				b.first = known.first
-			}
-			if b.last.IsZero() || known.last.After(b.last) {
-				b.last = known.last
-			}
+	for _, b := range s.written {
+		known := c.get(b.kind, b.id)
+		if known == nil {
+			known = &remembered{}
+			c.put(b.kind, strings.Clone(b.id), known)
 		}
-		c.put(k, b)
+		lines := b.lines
+		if !known.lines.None() && s.began.Sub(known.written) <= spanTrust {
+			lines = lines.With(known.lines)
+		} else {
+			known.written = s.began
+		}
+		known.lines = lines
+		known.node = b.node
+		if !sameSender(b.origin, &known.origin) {
+			known.origin = ownOrigin(b.origin)
+		}
 	}
 }
 
-func (c *spanCache) get(k beingKey) (being, bool) {
-	if b, ok := c.young[k]; ok {
-		return b, true
-	}
-	b, ok := c.old[k]
-	if ok {
-		c.put(k, b)
-	}
-	return b, ok
+// ownOrigin copies an origin, whose ids may be views of a whole frame.
+func ownOrigin(o *telemetry.Origin) telemetry.Origin {
+	c := *o
+	c.Agent, c.Session = telemetry.AgentID(strings.Clone(string(o.Agent))), telemetry.SessionID(strings.Clone(string(o.Session)))
+	c.User, c.Sandbox = telemetry.UserID(strings.Clone(string(o.User))), telemetry.SandboxID(strings.Clone(string(o.Sandbox)))
+	return c
 }
 
-func (c *spanCache) put(k beingKey, b being) {
-	if len(c.young) >= spanGeneration || c.young == nil {
-		c.old, c.young = c.young, make(map[beingKey]being)
+func (c *spanCache) get(k kind, id string) *remembered {
+	if r := c.young[k][id]; r != nil {
+		return r
 	}
-	c.young[k] = b
+	r := c.old[k][id]
+	if r != nil {
+		c.put(k, strings.Clone(id), r)
+	}
+	return r
+}
+
+func (c *spanCache) put(k kind, id string, r *remembered) {
+	if c.size >= spanGeneration || c.young == nil {
+		c.old, c.young, c.size = c.young, map[kind]map[string]*remembered{}, 0
+	}
+	m := c.young[k]
+	if m == nil {
+		m = map[string]*remembered{}
+		c.young[k] = m
+	}
+	m[id] = r
+	c.size++
 }

@@ -13,6 +13,7 @@ package frame
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/theazo/observability/shared/segment"
@@ -63,7 +64,7 @@ type Received struct {
 	ReceivedAt time.Time
 
 	Segment           *segment.Segment // lane logs, no tombstone: parsed and validated
-	Lines             *segment.Lines   // of Segment, every column decoded; nil: the store decodes them itself
+	Times             []Times          // by origin of Segment, whose columns were all decoded; nil: the store decodes them itself
 	telemetry.Records                  // lane events; a tombstone: one gap
 
 	Unknown int // records of kinds that this release does not know
@@ -71,6 +72,34 @@ type Received struct {
 	// Quarantine says why the body could not be taken: the store keeps the
 	// bytes apart, advances the mark and records a gap. Empty: it is good.
 	Quarantine string
+}
+
+// Times are the first and last of some timestamps, in microseconds since 1970.
+type Times struct{ First, Last int64 }
+
+// NoTimes is Times of nothing.
+var NoTimes = Times{First: math.MaxInt64, Last: math.MinInt64}
+
+// None reports whether there are none.
+func (t Times) None() bool { return t.First > t.Last }
+
+// With covers both.
+func (t Times) With(o Times) Times {
+	return Times{First: min(t.First, o.First), Last: max(t.Last, o.Last)}
+}
+
+// OriginTimes returns the times of each origin's lines. The columns Time and
+// Origin must be decoded.
+func OriginTimes(l *segment.Lines) []Times {
+	times := make([]Times, len(l.Origins))
+	for i := range times {
+		times[i] = NoTimes
+	}
+	for i := range l.Segment.Lines {
+		t, at := &times[l.OriginIndex(i)], l.Micros(i)
+		t.First, t.Last = min(t.First, at), max(t.Last, at)
+	}
+	return times
 }
 
 // Verdict is what became of a received frame.

@@ -115,13 +115,10 @@ func (c *Counter) take(f *frame.Received) {
 	if f.Segment == nil {
 		return
 	}
-	lines := f.Lines
-	if lines == nil {
-		lines = f.Segment.Read()
-		if err := lines.Decode(segment.Message); err != nil {
-			c.stats.Bad++
-			return
-		}
+	lines := f.Segment.Read()
+	if err := lines.Decode(segment.Message); err != nil {
+		c.stats.Bad++
+		return
 	}
 	for i := range lines.Segment.Lines {
 		c.line(lines.Message(i), f.ReceivedAt)
