@@ -56,14 +56,16 @@ func (sc *scan) readChunks(ctx context.Context, after int64, limit int) (list []
 func (sc *scan) stretch(ctx context.Context, after, length int64) (rows []*row, below int64, err error) {
 	call, cancel := context.WithTimeout(ctx, shortTimeout)
 	defer cancel()
-	// Where retention took lines, the stretch begins where there are some.
+	// Where retention took lines, the stretch goes on to where there are some: to
+	// the chunk that ends first.
 	var first int64
-	if err := sc.conn.QueryRow(call, "select coalesce(min(id), 0) from log_chunk where org = $1 and env = $2 and last > $3",
-		string(sc.scope.Org), int16(sc.scope.Env), after).Scan(&first); err != nil {
-		return nil, 0, err
-	}
-	if first == 0 {
+	err = sc.conn.QueryRow(call, "select id from log_chunk where org = $1 and env = $2 and last > $3 order by last limit 1",
+		string(sc.scope.Org), int16(sc.scope.Env), after).Scan(&first)
+	if noRows(err) {
 		return nil, sc.compacted, nil
+	}
+	if err != nil {
+		return nil, 0, err
 	}
 	for below = min(max(first, after+1)+length, sc.compacted); ; below = after + 1 + (below-after)/2 {
 		found, err := sc.conn.Query(call, "select class, day, id, last, n, raw, recv1 from log_chunk where org = $1 and env = $2 and last > $3 and id < $4",
@@ -78,7 +80,7 @@ func (sc *scan) stretch(ctx context.Context, after, length int64) (rows []*row, 
 			raw += r.raw
 			return r, err
 		})
-		if err != nil || raw <= maxStretchBytes || below <= max(first, after+1)+1 {
+		if err != nil || raw <= maxStretchBytes || below <= after+2 {
 			return rows, below, err
 		}
 	}

@@ -78,8 +78,10 @@ alter table log_chunk
   alter column c_metadata set storage external,
   alter column c_trace set storage external,
   alter column c_place set storage external;
-create index log_chunk_t1 on log_chunk (org, env, t1);
-create index log_chunk_last on log_chunk (org, env, last);
+-- With id, so that the newest come in order; and so that the chunks of a stretch
+-- of positions are found in the index.
+create index log_chunk_t1 on log_chunk (org, env, t1, id);
+create index log_chunk_last on log_chunk (org, env, last, id);
 -- For days that no partition was made for yet.
 create table log_chunk_default partition of log_chunk default;
 alter table log_chunk_default enable row level security;
