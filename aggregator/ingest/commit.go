@@ -23,6 +23,14 @@ const (
 	maxBatchDecoded = 64 << 20
 )
 
+// After a transaction of a flood the next one waits longer, unless it is full
+// before: what a transaction costs for itself, and for the agents and sessions
+// that write again and again, is then paid for more lines.
+const (
+	floodBytes = 256 << 10
+	floodPause = 200 * time.Millisecond
+)
+
 // attemptsBeforeSplit is how often a batch is tried that fails with an error
 // which names neither the data nor an absent database: then its parts are tried
 // alone, so that no organisation waits for the fault of another.
@@ -35,6 +43,15 @@ type item struct {
 	// settle takes the outcome. refused: it cannot be stored now; the node has
 	// to send it again.
 	settle func(outcome frame.Outcome, refused string)
+}
+
+// encoded is about what the database gets of it: of lines their bytes as they
+// came, of records rows.
+func (i *item) encoded() int64 {
+	if i.received.Segment != nil {
+		return int64(len(i.received.Body)) + frameOverhead
+	}
+	return i.size
 }
 
 // decoded is what the frame's lines take when they are committed.
@@ -130,7 +147,7 @@ type worker struct {
 func (w *worker) add(i *item) {
 	w.mu.Lock()
 	w.queue = append(w.queue, i)
-	w.bytes += i.size
+	w.bytes += i.encoded()
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
@@ -145,34 +162,44 @@ func (w *worker) waiting() (some, full bool) {
 	return len(w.queue) > 0, w.bytes >= maxBatchBytes || len(w.queue) >= maxBatchFrames
 }
 
-// take removes the next transaction's frames from the queue.
-func (w *worker) take() []*item {
+// take removes the next transaction's frames from the queue, and says how many
+// bytes they are.
+func (w *worker) take() (batch []*item, bytes int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n, bytes, decoded := 0, int64(0), 0
+	n, decoded := 0, 0
 	for n < len(w.queue) && n < maxBatchFrames {
 		i := w.queue[n]
-		if bytes, decoded = bytes+i.size, decoded+i.decoded(); n > 0 && (bytes > maxBatchBytes || decoded > maxBatchDecoded) {
-			bytes -= i.size
+		if bytes, decoded = bytes+i.encoded(), decoded+i.decoded(); n > 0 && (bytes > maxBatchBytes || decoded > maxBatchDecoded) {
+			bytes -= i.encoded()
 			break
 		}
 		n++
 	}
-	batch := w.queue[:n:n]
+	batch = w.queue[:n:n]
 	w.queue = w.queue[n:]
 	if len(w.queue) == 0 {
 		w.queue = nil
 	}
 	w.bytes -= bytes
-	return batch
+	return batch, bytes
 }
 
 func (w *worker) run(ctx context.Context) {
-	var last time.Time
-	for w.await(ctx, last.Add(w.config.CommitEvery)) {
-		last = time.Now()
-		w.commit(ctx, w.take())
+	var due time.Time
+	for w.await(ctx, due) {
+		batch, bytes := w.take()
+		due = time.Now().Add(w.pause(bytes))
+		w.commit(ctx, batch)
 	}
+}
+
+// pause is how long after the start of a transaction the next one may start.
+func (w *worker) pause(bytes int64) time.Duration {
+	if bytes < floodBytes {
+		return w.config.CommitEvery
+	}
+	return max(w.config.CommitEvery, floodPause)
 }
 
 // await waits until there are frames, and then until due or until they fill a

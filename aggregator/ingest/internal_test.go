@@ -316,10 +316,11 @@ func TestWhatATransactionDecodesIsBounded(t *testing.T) {
 	}
 	w := &worker{wake: make(chan struct{}, 1)}
 	for range 100 {
-		w.add(&item{received: &frame.Received{Segment: parsed}, size: int64(len(body))})
+		w.add(&item{received: &frame.Received{Frame: frame.Frame{Body: body}, Segment: parsed}, size: int64(len(body))})
 	}
 	for taken := 0; taken < 100; {
-		batch, decoded := w.take(), 0
+		decoded := 0
+		batch, _ := w.take()
 		for _, i := range batch {
 			decoded += i.received.Segment.RawBytes
 		}
@@ -330,6 +331,14 @@ func TestWhatATransactionDecodesIsBounded(t *testing.T) {
 	}
 	if w.bytes != 0 {
 		t.Errorf("%d bytes are still counted", w.bytes)
+	}
+}
+
+// A line that comes alone is stored at once; a flood in large transactions.
+func TestTransactionsOfAFloodAreFewer(t *testing.T) {
+	w := &worker{pipeline: testPipeline(&slowCommitter{})}
+	if calm, flood := w.pause(1000), w.pause(maxBatchBytes); calm != w.config.CommitEvery || flood <= calm {
+		t.Errorf("%s after a line, %s after a flood", calm, flood)
 	}
 }
 
