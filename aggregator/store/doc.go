@@ -41,7 +41,10 @@
 // the chunks from one snapshot: it sees each line once.
 //
 // A unit is the next hot rows of one stream. They are read, decoded, sorted by
-// day, session, agent, time and position, and encoded anew with no lock held.
+// day, owner, time and position, and encoded anew with no lock held. Owners are
+// sessions and agents, in an order that keeps the lines of either in few chunks
+// (unit_order.go). A chunk lists whose lines it has, or, where these are too many,
+// has a small bloom of them, so that the database passes over all others.
 // Then one short transaction inserts the chunks and moves the fence, if it is
 // still where it was when reading began; otherwise somebody else was first, and
 // nothing changes. A merge deletes small chunks of one day and inserts larger
@@ -79,8 +82,8 @@
 // the small metadata of rows and chunks newest first, decodes what it must (level
 // counters answer for what lies wholly in the range; text is read only where text
 // is searched, and a bloom does not rule it out), keeps the best limit+offset+1
-// keys, and loads whole lines only for the page itself. A stream is read by
-// position, without a gap.
+// keys, and loads whole lines only for the page itself: of chunks, the blocks that
+// hold them. A stream is read by position, without a gap.
 //
 // # Erasure
 //

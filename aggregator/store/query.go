@@ -140,7 +140,7 @@ func (p *pageScan) find(ctx context.Context) error {
 			if now, err = p.sift(ctx, now); err != nil {
 				return err
 			}
-			if err := p.each(ctx, p.pageColumns(), now, p.match); err != nil {
+			if err := p.each(ctx, p.pageColumns()|skimmed, now, p.match); err != nil {
 				return err
 			}
 			step = min(2*step, manyColumns)
@@ -264,10 +264,10 @@ func (p *pageScan) keep(d *rowData, i int) *segment.Segment {
 	return d.parts[i].Bare()
 }
 
-// Sizes of what is kept of blocks: each holds the dictionary of its chunk.
+// Sizes of what is kept of blocks.
 const (
 	keptBase   = 4 << 10
-	keptOrigin = 8 * 160
+	keptOrigin = 160
 	maxKept    = 16 << 20 // of one page
 )
 

@@ -67,7 +67,7 @@ func (sc *scan) sum(ctx context.Context) (int64, error) {
 			return total.Load(), err
 		}
 		c.after = rows[len(rows)-1]
-		err = sc.each(ctx, sc.columns(), rows, func(d *rowData) error {
+		err = sc.each(ctx, sc.columns()|skimmed, rows, func(d *rowData) error {
 			n, err := sc.countRow(d, math.MaxInt64)
 			total.Add(n)
 			return err
@@ -149,7 +149,7 @@ func (sc *scan) countDown(ctx context.Context, counted map[rowKey]int64, after *
 			} else if sc.excluded.empty() && !slices.ContainsFunc(now, func(r *row) bool { return !sc.covers(r) }) {
 				columns &^= 1 << segment.Time
 			}
-			err := sc.each(ctx, columns, now, func(d *rowData) error {
+			err := sc.each(ctx, columns|skimmed, now, func(d *rowData) error {
 				n, err := sc.countRow(d, below)
 				total.Add(n)
 				return err

@@ -34,6 +34,8 @@ type scan struct {
 	span                   segment.Range // in, within the spans of the agents and sessions that the filter names
 	none                   bool          // they have no lines at all
 
+	sifted, siftedOut int // rows whose blooms were asked more, and those that it ruled out
+
 	busy atomic.Int64 // nanoseconds that workers spent
 }
 

@@ -13,10 +13,14 @@ import (
 // candidates asks for: each costs a read of one page or two.
 const maxSifted = 5
 
+// siftTrial is after how many rows it is decided whether sifting is worth its
+// while: a text that most chunks hold is looked for at once.
+const siftTrial = 16
+
 // sift leaves out chunks whose bloom does not hold what every match holds.
 func (sc *scan) sift(ctx context.Context, rows []*row) ([]*row, error) {
 	tokens := sc.siftTokens()
-	if len(tokens) == 0 {
+	if len(tokens) == 0 || sc.sifted >= siftTrial && sc.siftedOut < sc.sifted/8 {
 		return rows, nil
 	}
 	absent := map[rowKey]bool{}
@@ -34,21 +38,16 @@ func (sc *scan) sift(ctx context.Context, rows []*row) ([]*row, error) {
 	if err := sc.conn.SendBatch(call, &batch).Close(); err != nil {
 		return nil, err
 	}
+	sc.sifted, sc.siftedOut = sc.sifted+len(rows), sc.siftedOut+len(absent)
 	return slices.DeleteFunc(rows, func(r *row) bool { return absent[r.key()] }), nil
 }
 
-// siftTokens chooses tokens from all over the texts.
+// siftTokens are the most telling ones after that which candidates asks for.
 func (sc *scan) siftTokens() []segment.Token {
 	if len(sc.tokens) <= 1 {
 		return nil
 	}
-	rest := sc.tokens[1:]
-	n := min(len(rest), maxSifted)
-	tokens := make([]segment.Token, n)
-	for i := range tokens {
-		tokens[i] = rest[(2*i+1)*len(rest)/(2*n)]
-	}
-	return tokens
+	return sc.tokens[1:min(len(sc.tokens), 1+maxSifted)]
 }
 
 func (sc *scan) queueSift(batch *pgx.Batch, g *rowGroup, tokens []segment.Token, absent map[rowKey]bool) {

@@ -21,6 +21,7 @@ type columnSet uint8
 
 const (
 	placeColumn columnSet = 1 << segment.NumColumns // c_place: in chunks only
+	skimmed     columnSet = 1 << 7                  // no column: whoever reads them keeps nothing of a row, not even a string
 	allColumns  columnSet = 1<<segment.NumColumns - 1
 )
 
@@ -48,7 +49,8 @@ type rowData struct {
 	places *segment.Places // once somebody asked for them
 
 	reader segment.Lines // of one part after the other
-	chosen []int         // scratch
+	split  segment.Splitter
+	chosen []int // scratch
 }
 
 // rowScratch keeps what rows were decoded with.
@@ -129,9 +131,10 @@ func (sc *scan) eachOf(ctx context.Context, columns columnSet, rows []*row, do f
 	workers, workCtx := errgroup.WithContext(ctx)
 	workers.SetLimit(runtime.GOMAXPROCS(0))
 	var q pgx.Batch
+	skims := columns&skimmed != 0
 	for _, g := range sc.groups(rows) {
 		g.queue(&q, sc, columns, func(r *row, columns [][]byte) error {
-			return sc.hand(workCtx, workers, r, columns, do)
+			return sc.hand(workCtx, workers, r, columns, skims, do)
 		})
 	}
 	err := sc.conn.SendBatch(workCtx, &q).Close()
@@ -143,7 +146,7 @@ func (sc *scan) eachOf(ctx context.Context, columns columnSet, rows []*row, do f
 
 // hand gives one row to a worker once there is memory for it. The columns are
 // views that end with the call.
-func (sc *scan) hand(ctx context.Context, workers *errgroup.Group, r *row, columns [][]byte, do func(*rowData) error) error {
+func (sc *scan) hand(ctx context.Context, workers *errgroup.Group, r *row, columns [][]byte, skims bool, do func(*rowData) error) error {
 	size := 0
 	for _, c := range columns {
 		size += len(c)
@@ -166,7 +169,7 @@ func (sc *scan) hand(ctx context.Context, workers *errgroup.Group, r *row, colum
 		defer rowBuffers.put(buffer)
 		began := time.Now()
 		defer func() { sc.busy.Add(int64(time.Since(began))) }()
-		if err := sc.decode(r, &views, do); err != nil {
+		if err := sc.decode(r, &views, skims, do); err != nil {
 			return fmt.Errorf("row at position %d: %w", r.id, err)
 		}
 		return nil
@@ -183,14 +186,18 @@ func decodedSize(r *row, columns [][]byte) int64 {
 	return size
 }
 
-func (sc *scan) decode(r *row, views *[len(columnNames) + 1][]byte, do func(*rowData) error) error {
+func (sc *scan) decode(r *row, views *[len(columnNames) + 1][]byte, skims bool, do func(*rowData) error) error {
+	d := rowScratch.Get().(*rowData) //nolint:forcetypeassert // the pool holds nothing else
+	defer rowScratch.Put(d)
 	columns := [segment.NumColumns][]byte(views[1 : 1+segment.NumColumns])
-	parts, err := segment.Split(views[0], &columns)
+	split := segment.Split
+	if skims {
+		split = d.split.Split
+	}
+	parts, err := split(views[0], &columns)
 	if err != nil {
 		return err
 	}
-	d := rowScratch.Get().(*rowData) //nolint:forcetypeassert // the pool holds nothing else
-	defer rowScratch.Put(d)
 	d.row, d.parts, d.column, d.places = r, parts, views[1+segment.NumColumns], nil
 	return do(d)
 }

@@ -46,13 +46,15 @@
 // A chunk is a row whose parts, its blocks, are segments of 512 lines (or
 // 256 KiB) that decode alone. Its head is compressed (row.go, version 2). With
 // blocks of 1,024 lines a chunk is 1.5 % smaller, and a page of a few lines of
-// many chunks costs twice as much. Its lines are sorted by what queries ask for, so
+// many chunks costs twice as much. A block says where it lies in the columns, so that it
+// can be read alone. Lines are sorted by what queries ask for, so
 // what a hot row says once of a whole segment is said of each line:
 //
 //	places := version(1) length column(sources{ node epoch(8 bytes) } runs{ position source seq observed })
 //	          blocks{ lines length } values…
 //	counts := version(1) buckets{ (distance<<4 | levels) count… }
 //	bloom  := slices of 64 bytes, version(1)
+//	owners := bits, of the sessions or agents that are too many to list (owner.go)
 //
 // Values of places are the positions, each as the difference from the line
 // before. A position leads to its run, and the run to node, epoch, sequence

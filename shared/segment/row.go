@@ -1,7 +1,6 @@
 package segment
 
 import (
-	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -122,26 +121,39 @@ func (s *Stats) merge(o *Stats) {
 // Split takes a row apart again. columns holds what was read of it: a nil
 // column that is not empty in the row cannot be decoded afterwards.
 func Split(head []byte, columns *[NumColumns][]byte) ([]Part, error) {
+	return new(Splitter).Split(head, columns)
+}
+
+// Splitter takes rows apart in memory that it keeps: parts of a row, and all
+// their strings, end with the next one. Not safe for concurrent use.
+type Splitter struct {
+	raw      []byte
+	parts    []Part
+	segments []Segment
+}
+
+// Split does what the function of that name does.
+func (s *Splitter) Split(head []byte, columns *[NumColumns][]byte) ([]Part, error) {
 	r := reader{b: head}
 	version := r.byte()
 	switch {
 	case r.err != nil:
 		return nil, r.err
 	case version == rowVersion:
-		r.b = bytes.Clone(r.b) // one copy, of which all strings are views
+		s.raw = append(s.raw[:0], r.b...) // one copy, of which all strings are views
 	case version == chunkVersion:
-		raw, err := inflateInto(nil, r.b)
+		raw, err := inflateInto(s.raw, r.b)
 		if err != nil {
 			return nil, err
 		}
 		if len(r.b) > 0 && r.b[0] == plainV1 {
-			raw = bytes.Clone(raw)
+			raw = append(s.raw[:0], raw...)
 		}
-		r.b = raw
+		s.raw = raw
 	default:
 		return nil, corrupt("row version %d is not known here", version)
 	}
-	r.own = true
+	r.b, r.own = s.raw, true
 	n, least := r.count(MaxParts, "parts"), minPartSize
 	if version == chunkVersion {
 		least = minBlockSize
@@ -153,11 +165,12 @@ func Split(head []byte, columns *[NumColumns][]byte) ([]Part, error) {
 		return nil, r.err
 	}
 	rest := *columns
-	parts, segments := make([]Part, n), make([]Segment, n)
+	s.parts, s.segments = sized(s.parts, n), sized(s.segments, n)
 	var at [NumColumns]int
-	for i := range parts {
-		p := &parts[i]
-		p.Segment = &segments[i]
+	for i := range s.parts {
+		p := &s.parts[i]
+		s.segments[i] = Segment{Origins: s.segments[i].Origins}
+		*p = Part{Segment: &s.segments[i]}
 		if p.many = version == chunkVersion; !p.many {
 			p.Node = telemetry.NodeID(r.string())
 			if epoch := r.bytes(8); r.err == nil {
@@ -172,7 +185,7 @@ func Split(head []byte, columns *[NumColumns][]byte) ([]Part, error) {
 	if len(r.b) != 0 {
 		r.fail("%d bytes after the last part", len(r.b))
 	}
-	return parts, r.err
+	return s.parts, r.err
 }
 
 const (

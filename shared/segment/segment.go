@@ -1,10 +1,12 @@
 package segment
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/theazo/observability/shared/telemetry"
@@ -87,17 +89,18 @@ func (s *Segment) Extent(c Column) (offset, length int) {
 	return s.extents[c].offset, s.extents[c].length
 }
 
-// Bare returns the part of a row without its columns, which a reader can keep
-// when the row is gone, and Attach columns to.
+// Bare returns the part of a row without its columns, in memory of its own, which
+// a reader can keep when the row is gone, and Attach columns to.
 func (s *Segment) Bare() *Segment {
-	bare := *s
-	for c := range bare.columns {
-		bare.columns[c] = nil
-		if bare.extents[c].length > 0 {
+	bare := &Segment{many: s.many, extents: s.extents}
+	r := reader{b: bytes.Clone(s.head), own: true}
+	bare.readHead(&r) // which was read before
+	for c, e := range s.extents {
+		if e.length > 0 {
 			bare.unloaded |= 1 << c
 		}
 	}
-	return &bare
+	return bare
 }
 
 // Attach gives the part of a row a column that it was read without.
@@ -197,7 +200,7 @@ func (s *Segment) readOrigins(r *reader) {
 		r.fail("%d origins in %d bytes", n, len(r.b))
 		return
 	}
-	s.Origins = make([]telemetry.Origin, n)
+	s.Origins = slices.Grow(s.Origins[:0], n)[:n]
 	for i := range s.Origins {
 		o := &s.Origins[i]
 		o.Provider, o.Stream, o.Source = telemetry.Provider(r.byte()), telemetry.Stream(r.byte()), telemetry.LogSource(r.byte())
@@ -243,6 +246,11 @@ func (r *reader) byte() byte {
 }
 
 func (r *reader) uvarint() uint64 {
+	if len(r.b) > 0 && r.b[0] < 0x80 { // as nearly all are
+		v := r.b[0]
+		r.b = r.b[1:]
+		return uint64(v)
+	}
 	v, n := binary.Uvarint(r.b)
 	if n <= 0 {
 		r.fail("bad number")
