@@ -307,3 +307,32 @@ from log_hot, generate_series(1, 5000) i`)
 		t.Fatalf("total %d", page.Total)
 	}
 }
+
+// Chunks that the database refuses to merge hold up no others.
+func TestChunksThatCannotBeMergedAreLeftAsTheyAre(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	sql(t, db, "alter table log_chunk add check (org <> 'org_a' or n < 6)")
+	bad, good := telemetry.Scope{Org: "org_a"}, telemetry.Scope{Org: "org_b"}
+	for _, scope := range []telemetry.Scope{bad, good} {
+		sp := newSpool(scope, "nod_1", 1)
+		at := time.Now()
+		for i := range 8 {
+			mustCommit(t, s, sp.numbered(t, "agt_a", i*5, 5, at))
+			if err := s.Compact(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	sameAfter(t, s, []telemetry.Scope{bad, good}, func() {
+		if err := s.Merge(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for org, want := range map[string]int{"org_a": 8, "org_b": 1} {
+		if n := scalar[int](t, db, "select count(*)::int from log_chunk where org = $1", org); n != want {
+			t.Errorf("%d chunks of %s, want %d", n, org, want)
+		}
+	}
+}

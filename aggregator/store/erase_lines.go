@@ -227,7 +227,8 @@ func (s *Store) rewriteChunk(ctx context.Context, e *eraser, k chunkKey) (remove
 		numbers, counts, removed = append(numbers, number), append(counts, n), removed+n
 	}
 	err = s.inMaint(call, func(tx pgx.Tx) error {
-		// Merging and compaction lock the counter, too.
+		// Compaction locks the counter, too; a merge finds the chunk gone, or with
+		// fewer lines.
 		if _, err := tx.Exec(call, "select from stream_counter where org = $1 and env = $2 for update", org, env); err != nil {
 			return fmt.Errorf("lock the counter: %w", err)
 		}

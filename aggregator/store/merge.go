@@ -54,7 +54,7 @@ type mergeQueue struct {
 	mu    sync.Mutex
 	small map[chunkGroup]int
 	tasks []mergeTask
-	bad   map[chunkGroup][]int64 // ids of chunks that cannot be decoded
+	bad   map[chunkGroup][]int64 // ids of chunks that cannot be read or merged
 }
 
 func (q *mergeQueue) note(scope telemetry.Scope, c *dayChunk) {
@@ -99,13 +99,13 @@ func (q *mergeQueue) take(most int) []mergeTask {
 	return list
 }
 
-func (q *mergeQueue) avoid(g chunkGroup, id int64) {
+func (q *mergeQueue) avoid(g chunkGroup, ids ...int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.bad == nil {
 		q.bad = map[chunkGroup][]int64{}
 	}
-	q.bad[g] = append(q.bad[g], id)
+	q.bad[g] = append(q.bad[g], ids...)
 }
 
 func (q *mergeQueue) avoided(g chunkGroup) []int64 {
@@ -124,7 +124,7 @@ func (c *compactor) mergeRound(ctx context.Context) (done int, err error) {
 		}
 		merged, left, err := c.mergeGroup(ctx, t)
 		if err != nil {
-			c.merges.put(tasks[i:]...)
+			c.merges.put(append(tasks[i+1:], t)...) // others first: they may do better
 			return done, err
 		}
 		if merged > 0 { // else the same chunks would be looked at for ever
@@ -171,6 +171,9 @@ func (c *compactor) mergeGroup(ctx context.Context, t mergeTask) (merged, left i
 		case errors.Is(err, errOvertaken):
 		case errors.Is(err, segment.ErrCorrupt):
 			c.store.log.Error("a chunk cannot be decoded and is left as it is; look for a fault of the database's disk", "group", g.String(), "error", err)
+		case poison(err): // it does not say of which one
+			c.merges.avoid(g, idsOf(run)...)
+			c.store.log.Error("chunks cannot be read or merged and are left as they are; look for a fault of the database's disk", "group", g.String(), "error", err)
 		case err != nil:
 			return merged, left, fmt.Errorf("merge chunks of %s: %w", g, err)
 		default:
