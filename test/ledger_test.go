@@ -31,7 +31,7 @@ func auditLedger(t *testing.T, c *stack.Client, visible int64) {
 		if !l.Balanced || l.Totals.Lost != 0 || l.Totals.Quarantined != 0 {
 			t.Errorf("ledger of node %s: %+v", n.ID, l.Totals)
 		}
-		for _, e := range l.Entries {
+		for _, e := range l.Lanes {
 			if e.Lane == telemetry.LaneLogs.String() {
 				lines += e.Visible
 			}

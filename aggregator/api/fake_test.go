@@ -234,10 +234,12 @@ func (s *fakeStore) Ledger(_ context.Context, scope telemetry.Scope, id telemetr
 		return telemetry.Ledger{}, telemetry.Failf(telemetry.NotFound, "There is no node %s.", id)
 	}
 	e := telemetry.LedgerEntry{Epoch: "00000000000000ab", Lane: "logs", Assigned: 10, Visible: 7, Quarantined: 1, Lost: 1, InFlight: 1, Balanced: true}
-	totals := e
-	totals.Epoch, totals.Lane = "", ""
+	lane := e
+	lane.Epoch = ""
+	totals := lane
+	totals.Lane = ""
 	return telemetry.Ledger{
-		Node: id, ReportedAt: time.Date(2026, 9, 1, 10, 0, 0, 0, time.UTC), Balanced: true, Totals: totals, Entries: []telemetry.LedgerEntry{e},
+		Node: id, ReportedAt: time.Date(2026, 9, 1, 10, 0, 0, 0, time.UTC), Balanced: true, Totals: totals, Lanes: []telemetry.LedgerEntry{lane}, Entries: []telemetry.LedgerEntry{e},
 		Report: &telemetry.NodeReport{BufferBytes: 5, BufferBudget: 100, Counts: map[string]uint64{"redacted": 3}, Sequences: []telemetry.Sequence{{Org: scope.Org, Epoch: 0xab, Assigned: 10}}},
 	}, s.err
 }

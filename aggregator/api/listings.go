@@ -200,6 +200,9 @@ func (c *call) nodeLedger() error {
 	if l.Entries == nil {
 		l.Entries = []telemetry.LedgerEntry{}
 	}
+	if l.Lanes == nil {
+		l.Lanes = []telemetry.LedgerEntry{}
+	}
 	if l.Report != nil {
 		l.Report.Sequences = nil // they are in the entries
 	}

@@ -108,24 +108,30 @@ where org = $1 and node = $2 and ((epoch, lane) in (select epoch, lane from repo
 order by seq desc limit $5`
 
 	restOfMarks = `with reported as (select * from unnest($3::bigint[], $4::smallint[]) r (epoch, lane))
-select coalesce(sum(seq), 0)::bigint, coalesce(sum(base + seq - counted), 0)::bigint,
-  coalesce(sum(visible), 0)::bigint, coalesce(sum(quarantined), 0)::bigint, coalesce(sum(lost), 0)::bigint
+select lane, sum(seq)::bigint, sum(base + seq - counted)::bigint, sum(visible)::bigint, sum(quarantined)::bigint, sum(lost)::bigint
 from ingest_mark
-where org = $1 and node = $2 and (epoch, lane) not in (select epoch, lane from reported) and base + visible + quarantined + lost = counted`
+where org = $1 and node = $2 and (epoch, lane) not in (select epoch, lane from reported) and base + visible + quarantined + lost = counted
+group by lane`
 )
 
-// readRest adds the sequences that are over to the totals: a node makes two at
+// readRest adds up the sequences that are over, by lane: a node makes two at
 // each start, for ever.
 func readRest(ctx context.Context, conn *pgx.Conn, org telemetry.OrgID, l *telemetry.Ledger, reported map[markKey]telemetry.Sequence) error {
-	var seq, base, visible, quarantined, lost int64
 	epochs, lanes := keysOf(reported)
-	err := conn.QueryRow(ctx, restOfMarks, string(org), string(l.Node), epochs, lanes).Scan(&seq, &base, &visible, &quarantined, &lost)
+	rows, err := conn.Query(ctx, restOfMarks, string(org), string(l.Node), epochs, lanes)
 	if err != nil {
 		return err
 	}
-	l.Totals = ledgerEntry(markKey{}, telemetry.Sequence{}, uint64(seq), uint64(base), visible, quarantined, lost) //nolint:gosec // written from ones
-	l.Totals.Epoch, l.Totals.Lane = "", ""
-	return nil
+	var seq, base, visible, quarantined, lost int64
+	var lane int16
+	_, err = pgx.ForEachRow(rows, []any{&lane, &seq, &base, &visible, &quarantined, &lost}, func() error {
+		k := markKey{lane: telemetry.Lane(lane)}
+		e := ledgerEntry(k, telemetry.Sequence{}, uint64(seq), uint64(base), visible, quarantined, lost) //nolint:gosec // written from ones
+		e.Epoch = ""
+		l.Lanes = append(l.Lanes, e)
+		return nil
+	})
+	return err
 }
 
 // readReported adds the entries that both sides speak of, and takes them out of
@@ -189,18 +195,19 @@ func ledgerEntry(k markKey, node telemetry.Sequence, seq, base uint64, visible, 
 	return e
 }
 
-// sumUp adds the entries to the totals, and leaves those of the most records.
+// sumUp adds the entries to the totals of their lanes, and leaves those of the
+// most records.
 func sumUp(l *telemetry.Ledger) {
 	l.Balanced = true
-	for _, e := range l.Entries {
-		l.Totals.Assigned += e.Assigned
-		l.Totals.Base += e.Base
-		l.Totals.Visible += e.Visible
-		l.Totals.Quarantined += e.Quarantined
-		l.Totals.Lost += e.Lost
-		l.Totals.InFlight += e.InFlight
-		l.Balanced = l.Balanced && e.Balanced
+	for i := range l.Entries {
+		e := &l.Entries[i]
+		add(laneOf(l, e.Lane), e)
 	}
+	for i := range l.Lanes {
+		add(&l.Totals, &l.Lanes[i])
+		l.Balanced = l.Balanced && l.Lanes[i].Balanced
+	}
+	slices.SortFunc(l.Lanes, func(a, b telemetry.LedgerEntry) int { return cmp.Compare(a.Lane, b.Lane) })
 	l.Totals.Balanced = l.Balanced
 	slices.SortFunc(l.Entries, func(a, b telemetry.LedgerEntry) int {
 		balanced := func(e telemetry.LedgerEntry) int {
@@ -212,4 +219,25 @@ func sumUp(l *telemetry.Ledger) {
 		return cmp.Or(balanced(a)-balanced(b), cmp.Compare(b.InFlight, a.InFlight), cmp.Compare(b.Assigned, a.Assigned), cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Lane, b.Lane))
 	})
 	l.Entries = l.Entries[:min(len(l.Entries), maxLedgerEntries)]
+}
+
+// laneOf returns the totals of a lane.
+func laneOf(l *telemetry.Ledger, lane string) *telemetry.LedgerEntry {
+	for i := range l.Lanes {
+		if l.Lanes[i].Lane == lane {
+			return &l.Lanes[i]
+		}
+	}
+	l.Lanes = append(l.Lanes, telemetry.LedgerEntry{Lane: lane, Balanced: true})
+	return &l.Lanes[len(l.Lanes)-1]
+}
+
+func add(sum, e *telemetry.LedgerEntry) {
+	sum.Assigned += e.Assigned
+	sum.Base += e.Base
+	sum.Visible += e.Visible
+	sum.Quarantined += e.Quarantined
+	sum.Lost += e.Lost
+	sum.InFlight += e.InFlight
+	sum.Balanced = sum.Balanced && e.Balanced
 }

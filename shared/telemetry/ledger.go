@@ -52,7 +52,10 @@ type Ledger struct {
 	ReportedAt time.Time     `json:"reportedAt,omitzero"` // when the node last reported; zero: never
 	Balanced   bool          `json:"balanced"`
 	Totals     LedgerEntry   `json:"totals"` // Epoch and Lane are empty
-	Entries    []LedgerEntry `json:"entries"`
+	Lanes      []LedgerEntry `json:"lanes"`  // the totals of each lane that was ever used
+	// Entries are the sequences that the node still reports, or that are out of
+	// balance; what is over is in the totals alone.
+	Entries []LedgerEntry `json:"entries"`
 	// Report is what the node said of itself; nil for nodes of the platform,
 	// which serve others too.
 	Report *NodeReport `json:"report,omitempty"`
