@@ -79,10 +79,10 @@ func poison(err error) bool {
 		return false
 	}
 	switch pg.Code[:min(2, len(pg.Code))] {
-	case "22", "23", "54", "XX":
+	case "22", "23", "54":
 		return true
 	}
-	return false
+	return pg.Code == dataCorrupted || pg.Code == indexCorrupted // the rest of class XX may pass
 }
 
 const (

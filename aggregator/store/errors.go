@@ -70,5 +70,7 @@ const (
 	duplicateObject       = "42710"
 	lockNotAvailable      = "55P03"
 	deadlockDetected      = "40P01"
+	dataCorrupted         = "XX001"
+	indexCorrupted        = "XX002"
 	serializationFailure  = "40001"
 )

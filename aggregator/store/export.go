@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"time"
 
+	"github.com/theazo/observability/shared/retry"
 	"github.com/theazo/observability/shared/telemetry"
 )
 
@@ -46,9 +48,21 @@ func (s *Store) ExportLogs(ctx context.Context, scope telemetry.Scope, q *teleme
 	}
 }
 
+// exportPatience is how long an export that has begun waits for a place among
+// queries, or for a database that is away: broken off, all of it would be read again.
+const exportPatience = 2 * time.Minute
+
 func (s *Store) exportStep(ctx context.Context, scope telemetry.Scope, q *telemetry.LogQuery) (telemetry.LogPage, error) {
-	var page telemetry.LogPage
-	p := newPageScan(s.newScan(scope, &q.LogFilter, q.Since, q.Until), q)
-	err := p.run(ctx, "export logs", nil, func(ctx context.Context) error { return p.answer(ctx, &page) })
-	return page, err
+	pause, give := retry.Backoff{Min: 100 * time.Millisecond, Max: 5 * time.Second}, time.Now().Add(exportPatience)
+	for {
+		var page telemetry.LogPage
+		p := newPageScan(s.newScan(scope, &q.LogFilter, q.Since, q.Until), q)
+		err := p.run(ctx, "export logs", nil, func(ctx context.Context) error { return p.answer(ctx, &page) })
+		if err == nil || telemetry.CodeOf(err) != telemetry.Unavailable || q.After == nil || time.Now().After(give) {
+			return page, err
+		}
+		if retry.Sleep(ctx, pause.Next()) != nil {
+			return page, err
+		}
+	}
 }

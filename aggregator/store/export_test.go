@@ -11,6 +11,7 @@ const (
 	SpanSlack       = spanSlack
 	PartitionWidth  = partitionWidth
 	PartitionsAhead = partitionsAhead
+	ShortTimeout    = shortTimeout
 )
 
 func Migrations() embed.FS { return migrationFiles }

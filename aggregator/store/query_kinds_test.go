@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -241,6 +242,35 @@ func checkExport(tb testing.TB, rt *rapid.T, s *store.Store, h *history) {
 	})
 	if d := gocmp.Diff(want, got, cmpopts.EquateEmpty()); err != nil || d != "" {
 		rt.Fatalf("export of %+v: %v %s", q, err, d)
+	}
+}
+
+// An export that has begun waits when all places of queries are taken for longer
+// than a query would wait.
+func TestAnExportWaitsForAPlace(t *testing.T) {
+	t.Parallel()
+	db := storetest.New(t)
+	s := db.Open(t)
+	scope := telemetry.Scope{Org: "org_a"}
+	sp := newSpool(scope, "nod_1", 1)
+	const frames, lines = 9, 2000
+	for i := range frames {
+		mustCommit(t, s, sp.numbered(t, "agt_a", i*lines, lines, time.Now()))
+	}
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
+	n := 0
+	err := s.ExportLogs(t.Context(), scope, &telemetry.LogQuery{Order: telemetry.OldestFirst}, func(list []telemetry.LogEntry) error {
+		if n == 0 {
+			leave := s.FillScans()
+			waiting.Add(1)
+			time.AfterFunc(store.ShortTimeout+time.Second, func() { leave(); waiting.Done() })
+		}
+		n += len(list)
+		return nil
+	})
+	if err != nil || n != frames*lines {
+		t.Fatalf("%d lines: %v", n, err)
 	}
 }
 
