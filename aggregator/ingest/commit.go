@@ -25,9 +25,11 @@ const (
 
 // After a transaction of a flood the next one waits longer, unless it is full
 // before: what a transaction costs for itself, and for the agents and sessions
-// that write again and again, is then paid for more lines.
+// that write again and again, is then paid for more lines. A flood is of large
+// frames: thousands of organisations with a line each have nothing to win by it.
 const (
 	floodBytes = 256 << 10
+	floodFrame = 16 << 10
 	floodPause = 200 * time.Millisecond
 )
 
@@ -189,14 +191,14 @@ func (w *worker) run(ctx context.Context) {
 	var due time.Time
 	for w.await(ctx, due) {
 		batch, bytes := w.take()
-		due = time.Now().Add(w.pause(bytes))
+		due = time.Now().Add(w.pause(bytes, len(batch)))
 		w.commit(ctx, batch)
 	}
 }
 
 // pause is how long after the start of a transaction the next one may start.
-func (w *worker) pause(bytes int64) time.Duration {
-	if bytes < floodBytes {
+func (w *worker) pause(bytes int64, frames int) time.Duration {
+	if bytes < max(floodBytes, int64(frames)*floodFrame) {
 		return w.config.CommitEvery
 	}
 	return max(w.config.CommitEvery, floodPause)

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -334,11 +335,50 @@ func TestWhatATransactionDecodesIsBounded(t *testing.T) {
 	}
 }
 
+type countedOrganisations struct{ asked atomic.Int64 }
+
+func (c *countedOrganisations) KnownOrganisation(context.Context, telemetry.OrgID) (bool, error) {
+	return c.asked.Add(1) == 1, nil // there at first, and gone later
+}
+
+func (*countedOrganisations) Quotas(context.Context) (map[telemetry.OrgID]telemetry.Quota, error) {
+	return nil, nil //nolint:nilnil // none
+}
+
+func TestFramesOfKnownOrganisationsDoNotWaitForALookUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &countedOrganisations{}
+		c := newOrganisationCache(source)
+		known := func(want bool, asked int64) {
+			t.Helper()
+			if got, err := c.known(t.Context(), "org_a"); err != nil || got != want || source.asked.Load() != asked {
+				t.Fatalf("%v %v after %d look-ups", got, err, source.asked.Load())
+			}
+		}
+		known(true, 1)
+		<-time.After(knownFor)
+		known(true, 1) // an old answer, and the question is left for refresh
+		known(true, 1)
+		if len(c.again) != 1 {
+			t.Fatalf("%d questions", len(c.again))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go c.refresh(ctx)
+		synctest.Wait()
+		known(false, 2)
+		cancel()
+		synctest.Wait()
+		<-time.After(knownFor)
+		known(false, 3)
+	})
+}
+
 // A line that comes alone is stored at once; a flood in large transactions.
 func TestTransactionsOfAFloodAreFewer(t *testing.T) {
 	w := &worker{pipeline: testPipeline(&slowCommitter{})}
-	if calm, flood := w.pause(1000), w.pause(maxBatchBytes); calm != w.config.CommitEvery || flood <= calm {
-		t.Errorf("%s after a line, %s after a flood", calm, flood)
+	calm, many, flood := w.pause(1000, 1), w.pause(maxBatchFrames*2000, maxBatchFrames), w.pause(maxBatchBytes, 40)
+	if calm != w.config.CommitEvery || many != calm || flood <= calm {
+		t.Errorf("%s after a line, %s after lines of many, %s after a flood", calm, many, flood)
 	}
 }
 

@@ -138,6 +138,7 @@ func (s *Server) Run(ctx context.Context) error {
 	background.Go(func() { s.pipeline.run(committing) })
 	background.Go(func() { s.watchRevoked(serving) })
 	background.Go(func() { s.watchQuotas(serving) })
+	background.Go(func() { s.organisations.refresh(serving) })
 
 	select {
 	case <-serving.Done():
@@ -256,19 +257,24 @@ func resultName(err error) string {
 	return string(telemetry.CodeOf(err))
 }
 
-// organisationCache remembers for a while which organisations there are.
+// organisationCache remembers for a while which organisations there are. One
+// that is known is looked up again beside its frames, so that those of thousands
+// of organisations, which all came at once, do not wait for thousands of answers.
 type organisationCache struct {
 	source Organisations
+	again  chan telemetry.OrgID // to be looked up by refresh
 	mu     sync.Mutex
 	until  map[telemetry.OrgID]cachedAnswer
 }
 
 type cachedAnswer struct {
 	known bool
+	asked bool // refresh has been asked to look again
 	until time.Time
 }
 
-// How long answers are good: a new organisation should not wait long.
+// How long answers are good: a new organisation should not wait long. A known
+// one is taken at its word for as long again while it is looked up.
 const (
 	knownFor   = time.Minute
 	unknownFor = 5 * time.Second
@@ -276,27 +282,54 @@ const (
 )
 
 func newOrganisationCache(source Organisations) *organisationCache {
-	return &organisationCache{source: source, until: map[telemetry.OrgID]cachedAnswer{}}
+	return &organisationCache{source: source, again: make(chan telemetry.OrgID, maxCached), until: map[telemetry.OrgID]cachedAnswer{}}
 }
 
 func (c *organisationCache) known(ctx context.Context, org telemetry.OrgID) (bool, error) {
-	now := time.Now()
-	c.mu.Lock()
-	answer, cached := c.until[org]
-	c.mu.Unlock()
-	if cached && now.Before(answer.until) {
+	answer, good := c.remembered(org)
+	if good {
 		return answer.known, nil
 	}
+	known, err := c.lookUp(ctx, org)
+	if err != nil && answer.known {
+		return true, nil // it was there minutes ago; the commit will tell
+	}
+	return known, err
+}
+
+// remembered returns the last answer and whether it can be relied on. One that
+// is getting old it lets refresh look up.
+func (c *organisationCache) remembered(org telemetry.OrgID) (answer cachedAnswer, good bool) {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	answer = c.until[org]
+	if now.Before(answer.until) {
+		return answer, true
+	}
+	if !answer.known || !now.Before(answer.until.Add(knownFor)) {
+		return answer, false
+	}
+	if !answer.asked {
+		select {
+		case c.again <- org:
+			answer.asked = true
+			c.until[org] = answer
+		default:
+		}
+	}
+	return answer, true
+}
+
+func (c *organisationCache) lookUp(ctx context.Context, org telemetry.OrgID) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookUpLimit)
 	defer cancel()
+	now := time.Now()
 	known, err := c.source.KnownOrganisation(ctx, org)
 	if err != nil {
-		if cached && answer.known {
-			return true, nil // it was there a minute ago; the commit will tell
-		}
 		return false, fmt.Errorf("look up organisation %s: %w", org, err)
 	}
-	answer = cachedAnswer{known: known, until: now.Add(unknownFor)}
+	answer := cachedAnswer{known: known, until: now.Add(unknownFor)}
 	if known {
 		answer.until = now.Add(knownFor)
 	}
@@ -307,4 +340,17 @@ func (c *organisationCache) known(ctx context.Context, org telemetry.OrgID) (boo
 	}
 	c.until[org] = answer
 	return known, nil
+}
+
+// refresh looks up what remembered asks for, until ctx ends. A failure needs no
+// word: the next frame after the answer has grown too old asks itself.
+func (c *organisationCache) refresh(ctx context.Context) {
+	for {
+		select {
+		case org := <-c.again:
+			_, _ = c.lookUp(ctx, org)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
