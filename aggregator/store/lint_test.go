@@ -110,7 +110,7 @@ where c.relnamespace = 'theazo'::regnamespace and c.relname = any ($1)
 		t.Fatalf("%s %v", strings.Join(wrong, "\n"), err)
 	}
 	rows, err = conn.Query(t.Context(), `select c.relname || '.' || a.attname from pg_class c join pg_attribute a on a.attrelid = c.oid
-where (c.relname like 'log\_hot%' or c.relname like 'log\_chunk%') and c.relkind in ('r', 'p') and a.atttypid = 'bytea'::regtype and a.attstorage <> case a.attname when 'counts' then 'm' else 'e' end::"char"`)
+where (c.relname like 'log\_hot%' or c.relname like 'log\_chunk%') and c.relkind in ('r', 'p') and a.atttypid = 'bytea'::regtype and a.attstorage <> case when a.attname in ('counts', 'owners') then 'm' else 'e' end::"char"`)
 	if err != nil {
 		t.Fatal(err)
 	}
