@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -243,7 +244,15 @@ type remembered struct {
 	node    telemetry.NodeID
 	lines   frame.Times
 	written time.Time // since when it says so
+
+	// Those of thousands that began to write in the same moment end at different
+	// times, or one commit would have to tell of all of them again.
+	slack int64 // microseconds: spanSlack or less
+	trust time.Duration
 }
+
+// spread is a random share, at least half, of a span of time.
+func spread(d time.Duration) time.Duration { return d/2 + rand.N(d/2) } //nolint:gosec // no secret
 
 const (
 	spanGeneration = 50_000
@@ -267,7 +276,7 @@ func (c *spanCache) uncovered(list []sighting, k kind, beings map[string]*being)
 func (c *spanCache) covers(k kind, id string, b *being, now time.Time) bool {
 	known := c.get(k, id)
 	switch {
-	case known == nil || !b.statusAt.IsZero() || now.Sub(known.written) > spanTrust:
+	case known == nil || !b.statusAt.IsZero() || now.Sub(known.written) > known.trust:
 		return false
 	case k.session && b.origin.User != "" && b.origin.User != known.origin.User:
 		return false
@@ -276,8 +285,7 @@ func (c *spanCache) covers(k kind, id string, b *being, now time.Time) bool {
 	case b.lines.None():
 		return true
 	}
-	const slack = int64(spanSlack / time.Microsecond)
-	return !known.lines.None() && b.lines.First >= known.lines.First-slack && b.lines.Last <= known.lines.Last+slack
+	return !known.lines.None() && b.lines.First >= known.lines.First-known.slack && b.lines.Last <= known.lines.Last+known.slack
 }
 
 // sameSender compares origins but for stream and source, which are of one line.
@@ -292,14 +300,14 @@ func (c *spanCache) remember(s *sightings) {
 	for _, b := range s.written {
 		known := c.get(b.kind, b.id)
 		if known == nil {
-			known = &remembered{}
+			known = &remembered{lines: frame.NoTimes}
 			c.put(b.kind, strings.Clone(b.id), known)
 		}
 		lines := b.lines
-		if !known.lines.None() && s.began.Sub(known.written) <= spanTrust {
-			lines = lines.With(known.lines)
+		if !known.lines.None() && s.began.Sub(known.written) <= known.trust {
+			lines, known.slack = lines.With(known.lines), spanSlack.Microseconds()
 		} else {
-			known.written = s.began
+			known.written, known.trust, known.slack = s.began, spread(spanTrust), spread(spanSlack).Microseconds()
 		}
 		known.lines = lines
 		known.node = b.node
