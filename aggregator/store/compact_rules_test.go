@@ -30,11 +30,11 @@ func TestLateAndWrongTimestampsGetADayNearTheirArrival(t *testing.T) {
 		day string
 		odd bool
 	}{
-		{now, day(now), false},
+		{now, day(now), true}, // beside those that are older than can be
 		{now.Add(-29 * 24 * time.Hour), day(now.Add(-29 * 24 * time.Hour)), false},
-		{now.Add(-40 * 24 * time.Hour), day(now.Add(-30 * 24 * time.Hour)), true},
-		{time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC), day(now.Add(-30 * 24 * time.Hour)), true},
-		{time.Date(1931, 5, 6, 7, 0, 0, 0, time.UTC), day(now.Add(-30 * 24 * time.Hour)), true},
+		{now.Add(-40 * 24 * time.Hour), day(now), true},
+		{time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC), day(now), true},
+		{time.Date(1931, 5, 6, 7, 0, 0, 0, time.UTC), day(now), true},
 	} {
 		entries = append(entries, telemetry.LogEntry{Timestamp: c.at, Message: c.at.String(), Origin: telemetry.Origin{Agent: "agt_a", Session: "ses_a"}})
 		want[fmt.Sprintf("%s %v", c.day, c.odd)] = true

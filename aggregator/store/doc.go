@@ -68,9 +68,10 @@
 // again. While an aggregator of a release before chunks is connected (releaseMark)
 // nothing is dropped, so that it finds all lines.
 //
-// The day of a line is that of its timestamp, kept within 30 days before and 10
-// minutes after its arrival, so that no clock makes partitions of other
-// centuries; the timestamp itself is never changed. A chunk lies in one day and
+// The day of a line is that of its timestamp, at most 10 minutes after its arrival,
+// so that no clock makes partitions of other centuries; of one that is more than
+// 30 days old when it comes it is the arrival's, so that it is kept as long as
+// its neighbours. The timestamp itself is never changed. A chunk lies in one day and
 // in the retention class that its organisation had when it was compacted. A day
 // ends with its class; an organisation may end its own lines earlier. A class
 // that the configuration does not name is kept as long as the longest.

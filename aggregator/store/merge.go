@@ -237,14 +237,22 @@ const (
 where org = $1 and env = $2 and class = $3 and day = $4 and id = any ($5)`
 
 	// A chunk that lost lines to an erasure has fewer than were read.
-	deleteChunks = `delete from log_chunk c using unnest($5::bigint[], $6::int[]) u (id, n)
-where c.org = $1 and c.env = $2 and c.class = $3 and c.day = $4 and c.id = u.id and c.n = u.n`
+	deleteChunks = `delete from log_chunk c using unnest($5::bigint[], $6::bigint[], $7::int[]) u (id, last, n)
+where c.org = $1 and c.env = $2 and c.class = $3 and c.day = $4 and c.id = u.id and c.last = u.last and c.n = u.n`
 )
 
 func idsOf(run []smallChunk) []int64 {
 	list := make([]int64, len(run))
 	for i := range run {
 		list[i] = run[i].id
+	}
+	return list
+}
+
+func lastsOf(run []smallChunk) []int64 {
+	list := make([]int64, len(run))
+	for i := range run {
+		list[i] = run[i].last
 	}
 	return list
 }
@@ -323,7 +331,7 @@ func addChunk(cutter *chunkCutter, day chunkDay, head []byte, columns *[segment.
 // rewritten since it was listed, changes nothing.
 func (s *Store) replaceChunks(ctx context.Context, g chunkGroup, old []smallChunk, chunks []*dayChunk) error {
 	return s.inMaint(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, deleteChunks, string(g.scope.Org), int16(g.scope.Env), g.class, g.day.date(), idsOf(old), linesOf(old))
+		tag, err := tx.Exec(ctx, deleteChunks, string(g.scope.Org), int16(g.scope.Env), g.class, g.day.date(), idsOf(old), lastsOf(old), linesOf(old))
 		if err != nil {
 			return fmt.Errorf("delete chunks: %w", err)
 		}

@@ -96,8 +96,9 @@ func (sc *scan) open(ctx context.Context, queue func(*pgx.Batch)) error {
 	q.Queue("begin isolation level repeatable read read only")
 	q.Queue("lock table only log_hot in access share mode")
 	// Statements are few and look rows up by index whatever they are asked, so that
-	// planning each anew, over all partitions, would cost more than it saves.
-	q.Queue("select set_config('app.org', $1, true), set_config('app.env', $2, true), set_config('plan_cache_mode', 'force_generic_plan', true)", org, envText(sc.scope.Env))
+	// planning each anew, over all partitions, would cost more than it saves. The
+	// generic plan knows of no large organisation, and would sort all its chunks.
+	q.Queue("select set_config('app.org', $1, true), set_config('app.env', $2, true), set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_sort', 'off', true)", org, envText(sc.scope.Env))
 	q.Queue("select next - 1, ahead, compacted, erasures from stream_counter where org = $1 and env = $2", org, env).QueryRow(func(row pgx.Row) error {
 		err := row.Scan(&sc.head, &sc.ahead, &sc.compacted, &sc.erasures)
 		if noRows(err) {

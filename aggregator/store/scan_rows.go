@@ -122,15 +122,7 @@ func (sc *scan) candidates(ctx context.Context, c *choice) ([]*row, error) {
 	if !hot && !chunks {
 		return nil, nil
 	}
-	order := " order by id desc"
-	switch {
-	case c.order == byNewest:
-		order = " order by t1 desc, id desc"
-	case c.order == byOldest:
-		order = " order by t1, id"
-	case chunks:
-		order = " order by last desc"
-	}
+	order := c.orderSQL(chunks)
 	var q query
 	q.add("select chunk, id, last, n, l0, l1, l2, l3, raw, t0, t1, recv_at, class, day, whole, counts, ")
 	if len(sc.tokens) > 0 { // of those that come alone, not of all that are sorted
@@ -157,6 +149,19 @@ func (sc *scan) candidates(ctx context.Context, c *choice) ([]*row, error) {
 		return sc.candidates(ctx, &next)
 	}
 	return list, nil
+}
+
+// orderSQL is the order of rows, of which chunks are some.
+func (c *choice) orderSQL(chunks bool) string {
+	switch {
+	case c.order == byNewest:
+		return " order by t1 desc, id desc"
+	case c.order == byOldest:
+		return " order by t1, id"
+	case chunks:
+		return " order by last desc"
+	}
+	return " order by id desc"
 }
 
 // parts says which tables the next candidates can be in.
@@ -207,9 +212,17 @@ func (sc *scan) addHot(q *query, c *choice, org, env string) {
 // addChunks looks for chunks of the class that nearly all are of, and for
 // others: only where the class is one can the database tell partitions by day.
 func (sc *scan) addChunks(q *query, c *choice, org, env string) {
+	// Each of them in order and no more than are asked for, so that an index
+	// yields them and not all chunks are sorted.
+	end := ")"
+	if c.limit > 0 {
+		end = c.orderSQL(true) + " limit " + strconv.Itoa(c.limit) + ")"
+	}
+	q.add("(")
 	sc.addChunksOf(q, c, org, env, " and class = 0")
-	q.add(" union all ")
+	q.add(end, " union all (")
 	sc.addChunksOf(q, c, org, env, " and class > 0")
+	q.add(end)
 }
 
 func (sc *scan) addChunksOf(q *query, c *choice, org, env, class string) {
@@ -353,8 +366,8 @@ func (sc *scan) wholeAgents(q *query) string {
 	return "true"
 }
 
-// Lines whose timestamps lie outside [arrival - 30 days, arrival + 10 minutes]
-// are in the partition of the edge.
+// Lines with timestamps after arrival + 10 minutes are in the day of that, and
+// lines from before arrival - 30 days in the day of their arrival.
 const (
 	oldestAtArrival = 30 * 24 * time.Hour
 	newestAtArrival = 10 * time.Minute
@@ -369,13 +382,10 @@ func (sc *scan) days(span *segment.Range) (first, last time.Time) {
 		ahead := max(0, sc.ahead-newestAtArrival.Microseconds())
 		first = clampTime(time.UnixMicro(clampTime(span.Since).UnixMicro() - ahead)).Truncate(24 * time.Hour)
 	}
-	if !span.Until.IsZero() {
-		// A line that was older than 30 days lies after its own day.
-		last = clampTime(span.Until)
-		if clamped := time.Now().Add(clocksDiffer - oldestAtArrival).UTC(); last.Before(clamped) {
-			last = clamped
-		}
-		last = last.Truncate(24 * time.Hour)
+	// A line that was older than 30 days lies in the day of its arrival, which may be
+	// any: the end of the range bounds days only where no such line can be in it.
+	if !span.Until.IsZero() && span.Since.After(time.Now().Add(clocksDiffer-oldestAtArrival)) {
+		last = clampTime(span.Until).Truncate(24 * time.Hour)
 	}
 	return first, last
 }

@@ -14,9 +14,9 @@ const (
 	chunkRaw   = 1 << 20
 )
 
-// How far a line's timestamp may be from its arrival before it counts as the
-// bound itself, where its day is chosen: a clock that is far off must not make
-// a partition of the year 2071, nor put a line where retention takes it at once.
+// How far a line's timestamp may be from its arrival to decide its day: a clock
+// that is far off must not make a partition of the year 2071, nor put a line where
+// retention takes it at once. Too late counts as the bound, too early as the arrival.
 const (
 	dayPast   = 30 * 24 * time.Hour
 	dayFuture = 10 * time.Minute
@@ -68,10 +68,16 @@ func (b *lineBlock) position(i int) int64 {
 // segmentBlock is a segment of a hot row that arrived at recv and begins at a
 // position. Its columns are decoded.
 func segmentBlock(lines *segment.Lines, part *segment.Part, position int64, recv time.Time) lineBlock {
-	lo, hi := recv.Add(-dayPast).UnixMicro(), recv.Add(dayFuture).UnixMicro()
+	lo, at, hi := recv.Add(-dayPast).UnixMicro(), recv.UnixMicro(), recv.Add(dayFuture).UnixMicro()
 	return lineBlock{
 		lines: lines, first: segment.Place{Position: position, Node: part.Node, Epoch: part.Epoch, Seq: part.FirstSeq, Observed: recv},
-		day: func(i int) chunkDay { return dayOfMicros(min(max(lines.Micros(i), lo), hi)) },
+		day: func(i int) chunkDay {
+			micros := lines.Micros(i)
+			if micros < lo {
+				micros = at
+			}
+			return dayOfMicros(min(micros, hi))
+		},
 	}
 }
 
