@@ -30,7 +30,7 @@ type Config struct {
 
 	Listen struct {
 		API       string `yaml:"api" help:"address of the API and the dashboard"`
-		Admin     string `yaml:"admin" help:"address of /metrics, /healthz and /readyz; keep it private"`
+		Admin     string `yaml:"admin" help:"address of /metrics, /healthz, /readyz and profiles (/debug/pprof/); keep it private"`
 		Enrolment string `yaml:"enrolment" help:"address where nodes enrol (TLS, join token)"`
 		Ingest    string `yaml:"ingest" help:"address where nodes send records (TLS, node certificate)"`
 	} `yaml:"listen"`

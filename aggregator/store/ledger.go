@@ -125,7 +125,7 @@ func readRest(ctx context.Context, conn *pgx.Conn, org telemetry.OrgID, l *telem
 	var seq, base, visible, quarantined, lost int64
 	var lane int16
 	_, err = pgx.ForEachRow(rows, []any{&lane, &seq, &base, &visible, &quarantined, &lost}, func() error {
-		k := markKey{lane: telemetry.Lane(lane)}
+		k := markKey{lane: telemetry.Lane(lane)}                                                         //nolint:gosec // written from one
 		e := ledgerEntry(k, telemetry.Sequence{}, uint64(seq), uint64(base), visible, quarantined, lost) //nolint:gosec // written from ones
 		e.Epoch = ""
 		l.Lanes = append(l.Lanes, e)

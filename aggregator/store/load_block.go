@@ -130,7 +130,7 @@ func (sc *scan) handBlock(ctx context.Context, workers *errgroup.Group, k *loadB
 	for c, column := range columns {
 		start := len(buffer)
 		buffer = append(buffer, column...)
-		if err := k.segment.Attach(segment.Column(c), buffer[start:len(buffer):len(buffer)]); err != nil { //nolint:gosec // one of a few
+		if err := k.segment.Attach(segment.Column(c), buffer[start:len(buffer):len(buffer)]); err != nil {
 			release()
 			return fmt.Errorf("chunk at position %d: %w", k.row.id, err)
 		}

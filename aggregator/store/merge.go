@@ -120,7 +120,7 @@ func (c *compactor) mergeRound(ctx context.Context) (done int, err error) {
 	tasks := c.merges.take(mergeAtOnce)
 	for i, t := range tasks {
 		if ctx.Err() != nil {
-			break
+			return done, ctx.Err()
 		}
 		merged, left, err := c.mergeGroup(ctx, t)
 		if err != nil {

@@ -60,7 +60,7 @@ func ownerRanks(origins []telemetry.Origin) []uint32 {
 	})
 	rank := make(map[lineOwner]uint32, len(sorted))
 	for r, i := range order {
-		rank[sorted[i]] = uint32(r) //nolint:gosec // origins in memory
+		rank[sorted[i]] = uint32(r)
 	}
 	ranks := make([]uint32, len(owners))
 	for i, o := range owners {
