@@ -37,6 +37,13 @@ const decodedPerSecond = 256 << 20
 // decodedRate is its place among the rates of Server.quota.
 const decodedRate = 2
 
+// What one organisation may push in requests: each leaves a mark, and a key where
+// it has one, however small it is.
+const (
+	requestsPerSecond = 200
+	requestsAtOnce    = 1000
+)
+
 // What is remembered about organisations and addresses, at most.
 const (
 	maxOrganisations = 100_000
@@ -54,6 +61,7 @@ type Server struct {
 	connected     *connections
 	organisations *organisationCache
 	quota         *limiter[telemetry.OrgID]
+	requests      *limiter[telemetry.OrgID]
 	enrolments    *limiter[netip.Prefix]
 	decoding      chan struct{}
 	submitted     sequences
@@ -91,6 +99,7 @@ func New(config Config) (*Server, error) {
 	}
 	common := ratesOf(c.Quota, c.Quota)
 	s.quota = newLimiter[telemetry.OrgID](maxOrganisations, common, common)
+	s.requests = newLimiter[telemetry.OrgID](maxOrganisations, []float64{requestsPerSecond}, []float64{requestsAtOnce})
 	s.enrolments = newLimiter[netip.Prefix](maxAddresses, []float64{float64(c.EnrolPerHour) / 3600}, []float64{max(1, float64(c.EnrolPerHour)/6)})
 	s.connected = &connections{metrics: s.metrics, byNode: map[telemetry.NodeID]map[*session]struct{}{}}
 	s.pipeline = newPipeline(&s.config, s.metrics)

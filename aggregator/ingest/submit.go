@@ -18,6 +18,19 @@ var errNotStored = &telemetry.Failure{
 	Message: "The records cannot be stored now. Send them again later, with the same Idempotency-Key if there was one: then none is stored twice.",
 }
 
+// Admit takes one request of an organisation, which leaves a mark and perhaps a
+// key however small it is, or says how long it has to wait.
+func (s *Server) Admit(org telemetry.OrgID) error {
+	wait := s.requests.take(org, 1)
+	if wait == 0 {
+		return nil
+	}
+	s.metrics.throttled.WithLabelValues("requests").Inc()
+	return &telemetry.Failure{
+		Code: telemetry.RateLimited, RetryAfter: wait, Message: "The organisation pushes too many requests: put more records into each, or come later.",
+	}
+}
+
 // Submit commits frames that came by no stream of a node, all of one
 // organisation, lane and epoch, in order. It returns once they are committed,
 // and says which of them had been before. They take the same way as those of

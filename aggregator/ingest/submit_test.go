@@ -49,6 +49,23 @@ func TestSubmittedFramesAreCommittedOnce(t *testing.T) {
 	}
 }
 
+// Each request leaves something, however small it is: that is rationed, for each
+// organisation alone.
+func TestRequestsAreRationed(t *testing.T) {
+	b := start(t, nil, "org_a", "org_b")
+	const most = 100_000
+	n := 0
+	for n < most && b.server.Admit("org_a") == nil {
+		n++
+	}
+	if err := b.server.Admit("org_a"); n == most || telemetry.CodeOf(err) != telemetry.RateLimited {
+		t.Errorf("after %d requests: %v", n, err)
+	}
+	if err := b.server.Admit("org_b"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFramesWithoutAnEpochAreNumberedInOrderWhoeverSendsThem(t *testing.T) {
 	b := start(t, nil, "org_a", "org_b")
 	var senders sync.WaitGroup

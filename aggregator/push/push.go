@@ -34,6 +34,9 @@ const storeWithin = 4500 * time.Millisecond
 // Submitter commits frames and returns one outcome for each. It numbers those
 // of epoch 0 by itself.
 type Submitter interface {
+	// Admit takes one request of an organisation: rate_limited where there were
+	// too many.
+	Admit(org telemetry.OrgID) error
 	Submit(ctx context.Context, frames []*frame.Received) ([]frame.Outcome, error)
 }
 
@@ -189,6 +192,9 @@ func idempotencyKey(h http.Header) (string, error) {
 func (t *taking) store(ctx context.Context, frames []*frame.Received) (repeated bool, err error) {
 	if len(frames) == 0 {
 		return false, nil
+	}
+	if err := t.Submitter.Admit(t.scope.Org); err != nil {
+		return false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeWithin)
 	defer cancel()

@@ -36,6 +36,7 @@ var ours = telemetry.Scope{Org: "org_a"}
 type sink struct {
 	mu     sync.Mutex
 	err    error
+	refuse error // what Admit answers
 	marks  map[string]uint64
 	keys   map[string]claimed
 	frames []*frame.Received
@@ -59,6 +60,9 @@ func (s *sink) ClaimKey(_ context.Context, scope telemetry.Scope, key [sha256.Si
 	}
 	return c.epoch, c.body, s.err
 }
+
+// Admit implements push.Submitter.
+func (s *sink) Admit(telemetry.OrgID) error { return s.refuse }
 
 // Submit checks what ingest checks, as far as it matters here.
 func (s *sink) Submit(_ context.Context, frames []*frame.Received) ([]frame.Outcome, error) {
@@ -333,6 +337,16 @@ func TestAnIdempotencyKeyMakesARepeatHarmless(t *testing.T) {
 		if a := post(t, in, "/v1/logs", ndjson, strings.NewReader(body), "Idempotency-Key", key); telemetry.CodeOf(a.err) != telemetry.InvalidRequest {
 			t.Errorf("%q: %v", key, a.err)
 		}
+	}
+}
+
+// Who sends too many requests leaves nothing behind.
+func TestARequestThatIsNotAdmittedClaimsNoKey(t *testing.T) {
+	in, s := start(t)
+	s.refuse = telemetry.Failf(telemetry.RateLimited, "too many")
+	a := post(t, in, "/v1/logs", ndjson, strings.NewReader(`{"agentId":"agt_a","message":"x"}`), "Idempotency-Key", "k")
+	if telemetry.CodeOf(a.err) != telemetry.RateLimited || len(s.keys)+len(s.frames) != 0 {
+		t.Errorf("%v: %d keys, %d frames", a.err, len(s.keys), len(s.frames))
 	}
 }
 
