@@ -43,6 +43,7 @@ type Command struct {
 	patience time.Duration // see endedPatience
 	stall    time.Duration // see longestStall
 	exitCode int
+	started  bool // the child ran, or it was tried
 	ended    bool // the child ran, and how it ended was seen
 	done     chan struct{}
 }
@@ -72,6 +73,10 @@ func (c *Command) Done() <-chan struct{} { return c.done }
 // it. Only after Done.
 func (c *Command) ExitCode() int { return c.exitCode }
 
+// Started reports whether the child ran or was tried to. Only when nobody runs
+// it any more.
+func (c *Command) Started() bool { return c.started }
+
 // Ended reports whether the child ran and has ended: ExitCode is then what it
 // said, whatever became of its output. Only after Done.
 func (c *Command) Ended() bool { return c.ended }
@@ -96,6 +101,10 @@ func (c *Command) Run(ctx context.Context, resume source.Positions, to source.Si
 	if err != nil {
 		return fmt.Errorf("pipe for %s: %w", c.Args[0], err)
 	}
+	if c.Reap {
+		c.adoptOrphans()
+	}
+	c.started = true
 	err = cmd.Start()
 	for _, o := range outputs {
 		_ = o.to.Close() // the child has its own
@@ -191,15 +200,34 @@ func (c *Command) childEnvironment(ours []string, t *source.Target) []string {
 	if c.Endpoint != "" {
 		set["THEAZO_ENDPOINT"] = c.Endpoint
 	}
-	env := slices.DeleteFunc(ours, func(variable string) bool {
+	env := slices.DeleteFunc(withoutSecrets(ours), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
 		_, replaced := set[name]
-		return replaced || name == joinTokenVariable
+		return replaced
 	})
 	for _, name := range slices.Sorted(maps.Keys(set)) {
 		env = append(env, name+"="+set[name])
 	}
 	return env
+}
+
+// Unobserved turns this process into the command: where agentd itself cannot
+// work, the command shall. Only before Run has tried to start it; it returns
+// where there is no such command.
+func (c *Command) Unobserved() error {
+	path, err := exec.LookPath(c.Args[0])
+	if err == nil {
+		err = syscall.Exec(path, c.Args, withoutSecrets(os.Environ())) //nolint:gosec // the operator's own command
+	}
+	c.exitCode = startFailure(err)
+	return fmt.Errorf("start %s: %w", c.Args[0], err)
+}
+
+func withoutSecrets(env []string) []string {
+	return slices.DeleteFunc(env, func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		return name == joinTokenVariable
+	})
 }
 
 // startFailure is the code that shells use where a command cannot start.

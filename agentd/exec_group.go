@@ -44,12 +44,17 @@ func signalGroup(p *os.Process, s os.Signal) {
 // seen by who waits for it.
 const reapAgain = 10 * time.Millisecond
 
-// reap waits for orphans that became ours, until the returned function is
-// called. It leaves the child to who waits for it.
-func (c *Command) reap(child int) (stop func()) {
+// adoptOrphans has processes that lose their parents become ours; before the
+// child starts, whose first act may be to leave some.
+func (c *Command) adoptOrphans() {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		c.Log.Debug("orphans go to another process", "error", err)
 	}
+}
+
+// reap waits for orphans that became ours, until the returned function is
+// called. It leaves the child to who waits for it.
+func (c *Command) reap(child int) (stop func()) {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)
 	end := make(chan struct{})

@@ -117,12 +117,15 @@ func (c *cli) exec(ctx context.Context) error {
 	}
 	cfg, err := loader.Load()
 	if err != nil {
-		return err
+		return c.unobserved(agentd.NewCommand(c.Args, hclog.NewNullLogger()), err)
 	}
 	log := logging.New("agentd", cfg.Log, c.Err)
 	child := agentd.NewCommand(c.Args, log.Named("exec"))
 	child.Reap = true
 	err = agentd.Run(ctx, agentd.Options{Config: cfg, Version: version, Log: log, Command: child})
+	if err != nil && !child.Started() && ctx.Err() == nil {
+		return c.unobserved(child, err)
+	}
 	if code := child.ExitCode(); code != 0 || child.Ended() {
 		if err != nil {
 			log.Error("exec", "error", err)
@@ -130,6 +133,15 @@ func (c *cli) exec(ctx context.Context) error {
 		return program.Exit(code)
 	}
 	return err
+}
+
+// unobserved runs the command of exec without agentd, which says why: whoever
+// made it the entrypoint wants the command above all.
+func (c *cli) unobserved(child *agentd.Command, why error) error {
+	_, _ = fmt.Fprintf(c.Err, "agentd exec: nothing is collected, the command runs alone: %v\n", why)
+	err := child.Unobserved()
+	_, _ = fmt.Fprintf(c.Err, "agentd exec: %v\n", err)
+	return program.Exit(child.ExitCode())
 }
 
 func (c *cli) enroll(ctx context.Context) error {

@@ -73,6 +73,32 @@ func TestExecEndsAsItsCommandDidWhateverBecameOfTheOutput(t *testing.T) {
 	}
 }
 
+// Where agentd itself cannot work, the command does, and somebody says so.
+func TestExecRunsItsCommandThoughAgentdCannot(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, flags := range map[string][]string{
+		"a setting":            {"-state_dir", t.TempDir(), "-buffer.budget", "1B"},
+		"no directory":         {"-state_dir", filepath.Join(file, "state"), "-aggregator.addresses", "127.0.0.1:1"},
+		"nobody to send it to": {"-state_dir", t.TempDir()},
+	} {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], append(append([]string{"exec"}, flags...), "--", "sh", "-c", "echo it ran ${AGENTD_AGGREGATOR_JOIN_TOKEN-without}; exit 3")...)
+		cmd.Env = append(os.Environ(), "TEST_AS_AGENTD=1", "AGENTD_AGGREGATOR_JOIN_TOKEN=thj_secret")
+		var said strings.Builder
+		cmd.Stderr = &said
+		out, err := cmd.Output()
+		var exit *exec.ExitError
+		if string(out) != "it ran without\n" || !errors.As(err, &exit) || exit.ExitCode() != 3 {
+			t.Errorf("%s: %v, %q: %s", name, err, out, said.String())
+		}
+		if !strings.Contains(said.String(), "nothing is collected") {
+			t.Errorf("%s: nobody said that nothing is collected: %s", name, said.String())
+		}
+	}
+}
+
 // The first process of a container gets the processes that lost their parents,
 // and has to wait for them.
 func TestExecWaitsForOrphans(t *testing.T) {
