@@ -48,7 +48,7 @@ type Config struct {
 	Query struct {
 		Memory      config.Size   `yaml:"memory" help:"most that all queries together hold decoded"`
 		CountBudget time.Duration `yaml:"count_budget" help:"processor time for one total of a text search; after it the total is partial and can be continued"`
-		Streams     int           `yaml:"streams_per_organisation" help:"live streams that one organisation may have open here; more are answered 429"`
+		Streams     int           `yaml:"streams_per_organisation" help:"live streams that one organisation may have open here; more are told to come back later"`
 	} `yaml:"query"`
 
 	Push struct {

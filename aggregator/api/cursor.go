@@ -101,6 +101,9 @@ func (c *countCursor) String() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
+// maxPosition is more than any stream comes to, and a number that every client holds.
+const maxPosition = 1 << 53
+
 func parseCountCursor(text string) (c countCursor, err error) {
 	b, err := decodeCursor(text)
 	if err != nil || len(b) < 9 || b[0] != countCursorVersion {
@@ -112,7 +115,8 @@ func parseCountCursor(text string) (c countCursor, err error) {
 	c.Since, c.Until = r.micros(), r.micros()
 	c.After.So, c.After.Time = r.next(), r.micros()
 	c.After.ID, c.After.Until = r.next(), r.next()
-	if r.bad || len(r.b) != 0 || c.After.So < 0 || c.String() != text {
+	// A stream has no more lines than positions.
+	if r.bad || len(r.b) != 0 || c.After.So < 0 || c.After.So > c.After.Until || c.After.Until > maxPosition || c.String() != text {
 		return countCursor{}, errCursor
 	}
 	return c, nil

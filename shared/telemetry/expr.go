@@ -313,7 +313,7 @@ func addWord[T ~uint8](e *LogExpr, w words[T], name string) error {
 	}
 	v, err := w.parse(name)
 	if err != nil {
-		return fmt.Errorf("unknown %s %.40q: use one of %s", w.kind, name, strings.TrimPrefix(strings.Join(w.names, ", "), ", "))
+		return fmt.Errorf("unknown %s %.40q: use one of %s", w.kind, name, w.list())
 	}
 	e.set |= 1 << v
 	return nil

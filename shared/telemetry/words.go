@@ -19,13 +19,16 @@ func (w words[T]) name(v T) string {
 	return fmt.Sprintf("%s(%d)", w.kind, uint8(v))
 }
 
+// list names the words, but for the empty one that some have inside.
+func (w words[T]) list() string { return strings.TrimPrefix(strings.Join(w.names, ", "), ", ") }
+
 func (w words[T]) parse(s string) (T, error) {
 	for i, n := range w.names {
 		if s == n {
 			return T(i), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown %s %.40q: use one of %s", w.kind, s, strings.Join(w.names, ", "))
+	return 0, fmt.Errorf("unknown %s %.40q: use one of %s", w.kind, s, w.list())
 }
 
 func (w words[T]) marshal(v T) ([]byte, error) {
